@@ -1,0 +1,47 @@
+# make train and make test need Python 3.11 and make, nothing else; `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow lint format tensorboard lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(VENV)/.installed  ## a virtual environment in .venv with the pinned versions
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+train: setup  ## train the quickstart model on drawn pets and write its report
+	$(BIN)/python -m petseg_lightning.train experiment=quickstart
+
+test: setup  ## the tests, in minutes
+	$(BIN)/python -m pytest
+
+test-slow: setup  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tensorboard: setup  ## TensorBoard over all runs
+	$(BIN)/tensorboard --logdir logs
+
+lock: setup  ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --upgrade --extra dev pyproject.toml -o requirements.lock
+
+clean:  ## remove the environment and caches; runs and data stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
