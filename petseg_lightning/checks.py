@@ -1,0 +1,225 @@
+"""What the values of a configuration must be, checked before anything is built or imported."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from petseg_lightning.conf_tree import comment, flatten, shown
+from petseg_lightning.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on one value, and the words that complete "must be ..."."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def whole(low: int, high: int | None = None) -> Rule:
+    """A whole number from `low` to `high`, both included."""
+    text = f"a whole number from {low} to {high}" if high is not None else f"a whole number, at least {low}"
+    return Rule(text, lambda v: _is_whole(v) and low <= v and (high is None or v <= high))
+
+
+def above(low: float) -> Rule:
+    """A finite number larger than `low`."""
+    return Rule(f"a number above {low}", lambda v: _is_number(v) and v > low)
+
+
+def at_least(low: float) -> Rule:
+    """A finite number, `low` or larger."""
+    return Rule(f"a number, at least {low}", lambda v: _is_number(v) and v >= low)
+
+
+def between(low: float, high: float) -> Rule:
+    """A number strictly between `low` and `high`."""
+    return Rule(
+        f"a number between {low} and {high}, both excluded", lambda v: _is_number(v) and low < v < high
+    )
+
+
+def one_of(*allowed: Any) -> Rule:
+    """One of the values given; true is not 1."""
+    *names, last = map(shown, allowed)
+    return Rule(
+        f"{', '.join(names)} or {last}", lambda v: any(type(v) is type(a) and v == a for a in allowed)
+    )
+
+
+def any_of(*rules: Rule) -> Rule:
+    """A value that meets one of the rules."""
+    return Rule(", or ".join(rule.text for rule in rules), lambda v: any(rule.holds(v) for rule in rules))
+
+
+def optional(rule: Rule) -> Rule:
+    """null, or a value that meets the rule."""
+    return Rule(f"null, or {rule.text}", lambda v: v is None or rule.holds(v))
+
+
+def list_of(text: str, rule: Rule, length: int | None = None) -> Rule:
+    """A list, of `length` where that is given, whose items meet the rule; `text` names all of it."""
+    return Rule(
+        text,
+        lambda v: isinstance(v, list) and bool(v) and length in (None, len(v)) and all(map(rule.holds, v)),
+    )
+
+
+SEED = whole(0, 2**32 - 1)
+AMOUNT = any_of(whole(1), Rule("a fraction up to 1.0", lambda v: isinstance(v, float) and 0 < v <= 1))
+FOLDER = Rule("the path of a folder", lambda v: isinstance(v, str) and bool(v))
+CLASS_NAMES = Rule(
+    "a list of two or more different names",
+    lambda v: (
+        isinstance(v, list)
+        and all(isinstance(n, str) and n for n in v)
+        and len(v) == len(set(v))
+        and len(v) > 1
+    ),
+)
+
+RULES: dict[str, Rule] = {
+    "seed": SEED,
+    "split": one_of("train", "val", "test"),
+    "preprocessing.mean": list_of("three numbers", Rule("", _is_number), 3),
+    "preprocessing.std": list_of("three numbers above 0", above(0), 3),
+    "paths.data_dir": FOLDER,
+    "paths.log_dir": FOLDER,
+    "data.root": FOLDER,
+    "data.image_size": whole(8, 8192),
+    "data.batch_size": whole(1),
+    "data.val_fraction": between(0, 1),
+    "data.test_fraction": between(0, 1),
+    "data.split_seed": SEED,
+    "data.num_workers": optional(whole(0)),
+    "data.cache": one_of("memory", "none"),
+    "data.target": one_of("trimap", "species", "binary"),
+    "data.border": one_of(None, "pet", "background", "ignore"),
+    "data.download": one_of(True, False),
+    "data.num_trainval": whole(1),
+    "data.num_test": whole(1),
+    "data.picture_size": whole(8, 8192),
+    "data.synthetic_seed": SEED,
+    "data.class_names": CLASS_NAMES,
+    "data.ignore_value": whole(0, 255),
+    "model.base_channels": whole(1),
+    "model.depth": whole(1, 8),
+    "model.last_channels": optional(whole(1)),
+    "model.skip_connections": one_of(True, False),
+    "loss.class_weights": any_of(
+        one_of(None, "measured"), list_of("a list of weights, none below 0", at_least(0))
+    ),
+    "optimizer.lr": above(0),
+    "optimizer.weight_decay": at_least(0),
+    "optimizer.momentum": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "scheduler.interval": one_of("step", "epoch"),
+    "scheduler.scheduler.eta_min": at_least(0),
+    "scheduler.scheduler.max_lr": above(0),
+    "scheduler.scheduler.pct_start": between(0, 1),
+    "scheduler.scheduler.factor": between(0, 1),
+    "scheduler.scheduler.patience": whole(0),
+    "callbacks.early_stopping.patience": whole(1),
+    "callbacks.validation_pictures.num_pictures": whole(1),
+    "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.devices": any_of(whole(1), one_of(-1, "auto"), list_of("a list of device numbers", whole(0))),
+    "trainer.max_epochs": whole(1),
+    "trainer.precision": one_of(
+        "32-true",
+        "16-mixed",
+        "bf16-mixed",
+        "16-true",
+        "bf16-true",
+        "64-true",
+        "transformer-engine",
+        16,
+        32,
+        64,
+    ),
+    "trainer.accumulate_grad_batches": whole(1),
+    "trainer.gradient_clip_val": optional(above(0)),
+    "trainer.check_val_every_n_epoch": whole(1),
+    "trainer.limit_train_batches": optional(AMOUNT),
+    "trainer.limit_val_batches": optional(AMOUNT),
+    "trainer.limit_test_batches": optional(AMOUNT),
+    "trainer.overfit_batches": any_of(
+        whole(0), Rule("a fraction", lambda v: isinstance(v, float) and 0 <= v <= 1)
+    ),
+    "trainer.fast_dev_run": any_of(one_of(True, False), whole(1)),
+    "trainer.log_every_n_steps": whole(1),
+    "trainer.num_sanity_val_steps": whole(-1),
+    "trainer.deterministic": one_of(True, False, "warn"),
+}
+
+
+def check(cfg: DictConfig, *, multirun: bool = False) -> None:
+    """Refuse a composed configuration that has a wrong or missing value.
+
+    Keys that the door does not have are not looked at. `multirun` says that the configuration is one of a
+    sweep, which the strategies that start processes of their own cannot be part of.
+
+    Raises:
+        InputError: every problem, in one line, joined by `; `.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    assert isinstance(values, dict)
+    problems = [
+        *map(_not_given, missing),
+        *_wrong_values(values, missing),
+        *_contradictions(values, multirun),
+    ]
+    if problems:
+        raise InputError("; ".join(problems))
+
+
+def _not_given(key: str) -> str:
+    meaning = comment(key)
+    return f"{key} is not given: add {key}=..." + (f" ({meaning})" if meaning else "")
+
+
+def _wrong_values(values: dict, missing: Iterable[str]) -> list[str]:
+    stored = "_target_" not in values.get("data", {})  # data=checkpoint: null is the checkpoint's own value
+    problems = []
+    for key, value in flatten(values).items():
+        if key not in RULES or key in missing or (value is None and stored and key.startswith("data.")):
+            continue
+        if not RULES[key].holds(value):
+            problems.append(f"{key}={shown(value)} must be {RULES[key].text}")
+    return problems
+
+
+def _contradictions(values: dict, multirun: bool) -> list[str]:
+    data, trainer = values.get("data", {}), values.get("trainer", {})
+    problems = []
+    if data and "_target_" not in data and "ckpt" not in values:
+        problems.append(
+            "data=checkpoint only works where a checkpoint is read (evaluate): choose another data="
+        )
+    if data.get("target") == "trimap" and data.get("border") is not None:
+        problems.append(
+            f"data.border={data['border']} must be null with data.target=trimap, where the border is a class"
+        )
+    if multirun and _starts_processes(trainer):
+        problems.append(
+            f"-m with trainer.strategy={trainer['strategy']} and trainer.devices={shown(trainer['devices'])}: each "
+            "process would start the sweep again; run the settings one by one, or with trainer.devices=1"
+        )
+    return problems
+
+
+def _starts_processes(trainer: dict) -> bool:
+    """Whether Lightning would run this command again for the other devices."""
+    devices = trainer.get("devices", 1)
+    forks = any(word in str(trainer.get("strategy")) for word in ("spawn", "fork", "notebook"))
+    return not forks and devices != 1 and not (isinstance(devices, list) and len(devices) == 1)

@@ -1,0 +1,91 @@
+"""What conf/ holds, read as text: its doors, groups and options, and what their comments say.
+
+The files explain themselves by two conventions: the first comment line of a YAML says what it is (further ones,
+in the root of a door, are examples of use), and a comment behind a key says what its value means. An option whose
+name begins with an underscore is a fragment that others share, and no choice of its own.
+"""
+
+import re
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def config_dir() -> Path:
+    """The absolute folder of the configuration: the package's own copy (a wheel), else the checkout's."""
+    package = Path(__file__).resolve().parent
+    own = package / "conf"
+    return own if own.is_dir() else package.parent / "conf"
+
+
+def doors() -> list[str]:
+    """Names of the programs: each has a root in conf/ and is the module `petseg_lightning.<door>`."""
+    return sorted(file.stem for file in config_dir().glob("*.yaml"))
+
+
+def root(door: str) -> dict[str, Any]:
+    """The root YAML of a door as plain containers, its defaults list included."""
+    return yaml.safe_load((config_dir() / f"{door}.yaml").read_text(encoding="utf-8"))
+
+
+def groups(door: str) -> dict[str, str | None]:
+    """Groups that the door's defaults list names (Hydra's own left out), each with its default option."""
+    named = [item for item in root(door)["defaults"] if isinstance(item, dict)]
+    return {group: option for item in named for group, option in item.items() if group != "hydra"}
+
+
+def options(group: str) -> list[str]:
+    """What can be chosen with `group=<option>`."""
+    return sorted(f.stem for f in (config_dir() / group).glob("*.yaml") if not f.stem.startswith("_"))
+
+
+def header(file: Path) -> list[str]:
+    """The comment lines at the head of a YAML, without `#` and without the `@package` line."""
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    return [line.lstrip("# ") for line in lines if not line.startswith("# @package")]
+
+
+def explanation(name: str) -> str:
+    """What a door (`train`) or an option (`model/unet`) is, in one line; empty where nothing says so."""
+    return next(iter(header(config_dir() / f"{name}.yaml")), "")
+
+
+def comment(key: str) -> str:
+    """What is written behind a key in conf/, e.g. for `data.image_size`; empty where nothing is."""
+    group, _, leaf = key.rpartition(".")
+    folder = config_dir() / group
+    pattern = re.compile(rf"^\s*{re.escape(leaf)}:.*?\s#\s*(.+)$", re.MULTILINE)
+    files = sorted((folder if folder.is_dir() else config_dir()).glob("*.yaml"))
+    found = (pattern.search(file.read_text(encoding="utf-8")) for file in files)
+    return next((match[1] for match in found if match), "")
+
+
+def options_with(key: str) -> list[str]:
+    """The choices `group=option` whose own file has the key: `optimizer=sgd` for `optimizer.momentum`."""
+    group, _, path = key.partition(".")
+    return [f"{group}={option}" for option in options(group) if path in _keys_in(group, option)]
+
+
+def _keys_in(group: str, option: str) -> dict[str, Any]:
+    return flatten(yaml.safe_load((config_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")))
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every key of nested dicts by its dotted path, the dicts themselves included; lists are values."""
+    flat = {}
+    for key, value in values.items():
+        flat[f"{prefix}{key}"] = value
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+    return flat
+
+
+def shown(value: Any) -> str:
+    """A value as one would write it in an override."""
+    if isinstance(value, list):
+        return f"[{','.join(map(shown, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

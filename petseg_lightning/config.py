@@ -1,0 +1,297 @@
+"""The configuration as an interface: composing it from Python, and the frame of every door.
+
+A door is a program with a root in conf/ (`train`, `evaluate`, ...); its module says `main = door(name, run)`.
+The frame adds the help, the checks, and errors of one line in place of Hydra's; PETSEG_TRACEBACK=1 shows their
+tracebacks.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import hydra.utils
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from petseg_lightning.checks import check
+from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, options
+from petseg_lightning.errors import InputError
+from petseg_lightning.help_text import door_help
+from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key, unknown_option
+
+__all__ = ["build", "compose", "config_dir", "door"]
+
+
+class UsageError(InputError):
+    """A command line that cannot be read: exit code 2."""
+
+
+def compose(
+    door: str, overrides: Sequence[str] = (), output_dir: str | os.PathLike[str] | None = None
+) -> DictConfig:
+    """The configuration that a door would get from these overrides, with everything resolved.
+
+    Args:
+        door: `train`, `evaluate`, ...
+        overrides: as on the command line, e.g. `["model=fcn", "optimizer.lr=1e-2"]`.
+        output_dir: the run folder; where none is given, the one that the door would choose. It is not made.
+
+    Raises:
+        InputError: every override that is wrong, each with the nearest one that is right. Values are left to
+            `petseg_lightning.checks.check`, and `???` stays.
+    """
+    if door not in doors():
+        raise InputError(unknown_door(door))
+    before = HydraConfig.instance().cfg
+    try:
+        cfg = _load(door, overrides)
+        HydraConfig.instance().set_config(cfg)
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(Path(output_dir or cfg.hydra.run.dir).absolute())
+            HydraConfig.instance().set_config(cfg)
+            del cfg["hydra"]
+        OmegaConf.resolve(cfg)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise InputError(_explain(door, overrides, error)) from error
+    finally:
+        HydraConfig.instance().cfg = before
+    return cfg
+
+
+def build(node: Any, **arguments: Any) -> Any:
+    """What a part of the configuration describes: its `_target_` called with its other keys and `arguments`.
+
+    Lists and dicts arrive as plain ones. Raises Hydra's InstantiationException, with the target's own error as cause.
+    """
+    return hydra.utils.instantiate(node, **arguments, _convert_="all")
+
+
+def build(node: Any, **arguments: Any) -> Any:
+    """What a part of the configuration describes: objects for its `_target_`s, plain lists and dicts otherwise.
+
+    Args:
+        node: a config node, or plain containers like it.
+        arguments: further arguments of the outermost target; they are handed over as they are.
+
+    Raises:
+        InputError: a target that cannot be made from its arguments.
+        OSError: of a target, as it is.
+    """
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, InputError | OSError):
+            raise cause from None
+        where = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else node.get("_target_")
+        raise InputError(f"{where}: {_words(cause or error)} {HINT}") from error
+
+
+def _load(door: str, overrides: Sequence[str]) -> DictConfig:
+    with hydra.initialize_config_dir(str(config_dir()), job_name=door, version_base="1.3"):
+        return hydra.compose(door, list(overrides), return_hydra_config=True)
+
+
+def _explain(door: str, overrides: Sequence[str], error: Exception) -> str:
+    """All overrides that are wrong by themselves, in one line; where none is, the words of the error."""
+    problems, choices, keys = [], [], []
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except OverrideParseException:
+            problems.append(f"'{text}' cannot be read: write it as {_as_setting(text)}")
+            continue
+        key, value = override.key_or_group, override.value()
+        if override.is_sweep_override():
+            problems.append(f"{text} has several values: add -m to run each, or write a list as {key}=[...]")
+        elif key not in groups(door):
+            keys += (
+                [] if text.startswith("+") else [re.sub(r"(\.\d+)+$", "", key)]
+            )  # without a place in a list
+        elif override.is_delete() or value in options(key):
+            choices.append(text)
+        else:
+            problems.append(unknown_option(key, None if value is None else str(value)))
+    if keys:
+        valid = _valid_keys(door, choices)
+        problems += [unknown_key(key, _of_same_kind(key, valid)) for key in keys if key not in valid]
+    return "; ".join(problems) or _words(error)
+
+
+def _valid_keys(door: str, choices: Sequence[str] = ()) -> set[str]:
+    """The keys of the door, Hydra's own included, with these choices of options; and its groups."""
+    values = OmegaConf.to_container(_load(door, choices), throw_on_missing=False)
+    assert isinstance(values, dict)
+    return set(flatten(values)) | set(groups(door))
+
+
+def _of_same_kind(key: str, valid: set[str]) -> list[str]:
+    """Hydra's own keys for a key of Hydra, the door's for others."""
+    return sorted(k for k in valid if k.startswith("hydra") == key.startswith("hydra") and "._" not in k)
+
+
+def _as_setting(text: str) -> str:
+    match = re.fullmatch(r"\s*([\w./]+)\s*(?::|=|\s)\s*([\w.+-]+)\s*", text)
+    return f"{match[1]}={match[2]}" if match else "key=value, in quotes where the value has signs of its own"
+
+
+def _words(error: BaseException) -> str:
+    """The message of a library's exception in one line, without what only its developers read."""
+    text = re.split(r"Config search path|object_type=", str(error) or str(error.__cause__))[0]
+    return " ".join(text.split())
+
+
+def door(name: str, run: Callable[[DictConfig], Any]) -> Callable[[], None]:
+    """The `main` of a door: reads the command line, composes and checks the config, calls `run` with it.
+
+    A mistake of the user (`InputError`, `OSError`) becomes one line on stderr and exit code 1; an unreadable
+    command line has exit code 2, an interruption 130. Any other exception is a bug and keeps its traceback. In a
+    sweep a job that fails is reported and the next one begins.
+
+    Args:
+        name: of the root in conf/ and of the module `petseg_lightning.<name>`.
+        run: from the configuration to a result; imports what is heavy only when it is called.
+    """
+
+    def main() -> None:
+        if code := _enter(name, run):
+            sys.exit(code)
+
+    return main
+
+
+def _enter(name: str, run: Callable[[DictConfig], Any]) -> int:
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on, in place of printing them
+    try:
+        arguments = _arguments(name)
+        if arguments.help:
+            print(door_help(name, compose(name, arguments.overrides)))
+            return 0
+        jobs = [] if arguments.config_dir or arguments.config_path else _jobs(name, arguments)
+        configs = [compose(name, job) for job in jobs]
+        if arguments.cfg is None and arguments.info is None and configs:
+            _refuse_where_all_are_wrong(configs, arguments.multirun)
+        return _run_jobs(name, run, arguments.multirun, len(jobs))
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except InputError as error:
+        _report(error)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _arguments(name: str) -> argparse.Namespace:
+    """Hydra's command line; settings and flags may come in any order.
+
+    Raises:
+        UsageError: a flag that does not exist, or its value.
+    """
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    parser.allow_abbrev = False
+    try:
+        arguments, unknown = parser.parse_known_intermixed_args()
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from error
+    if unknown:
+        key = unknown[0].lstrip("-").partition("=")[0].replace("-", "_")
+        valid = _of_same_kind(key, _valid_keys(name))
+        suggestion = key if key in valid else nearest_key(key, valid)
+        advice = f": did you mean {suggestion}=...?" if suggestion else ""
+        raise UsageError(f"unknown flag {unknown[0]}, settings are written key=value without dashes{advice}")
+    flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
+    sys.argv[1:] = [*arguments.overrides, *flags]  # the only order that Hydra's own parser reads
+    return arguments
+
+
+def _jobs(name: str, arguments: argparse.Namespace) -> list[list[str]]:
+    """The overrides of each run that the command line asks for."""
+    if not arguments.multirun:
+        return [arguments.overrides]
+    with hydra.initialize_config_dir(str(config_dir()), job_name=name, version_base="1.3"):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        try:
+            return BasicSweeper.split_arguments(parser.parse_overrides(arguments.overrides), None)[0]
+        except HydraException as error:
+            raise InputError(_words(error)) from error
+
+
+def _refuse_where_all_are_wrong(configs: Sequence[DictConfig], multirun: bool) -> None:
+    """Raise before anything is made, unless a sweep has jobs that can run: each is checked in its turn."""
+    errors = []
+    for cfg in configs:
+        try:
+            check(cfg, multirun=multirun)
+        except InputError as error:
+            errors.append(error)
+    if len(errors) == len(configs):
+        raise errors[0]
+
+
+def _run_jobs(name: str, run: Callable[[DictConfig], Any], multirun: bool, num_jobs: int) -> int:
+    failed: list[str] = []
+
+    def task(cfg: DictConfig) -> Any:
+        job = HydraConfig.get()
+        label = f"job {job.job.num} ({' '.join(job.overrides.task)})" if multirun else ""
+        try:
+            check(cfg, multirun=multirun)
+            return run(cfg)
+        except Exception as error:
+            _report(error, label)
+            _remove_if_unused(Path(job.runtime.output_dir))
+            failed.append(label)
+
+    task.__module__ = f"petseg_lightning.{name}"  # where Hydra takes the name of the job from
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_words(error)) from error
+    except OSError as error:
+        raise InputError(
+            f"the run folder cannot be written ({error}): choose another place with paths.log_dir=<folder>"
+        ) from error
+    if failed and multirun:
+        print(f"error: {len(failed)} of {num_jobs} jobs failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _remove_if_unused(output_dir: Path) -> None:
+    if output_dir.is_dir() and [path.name for path in output_dir.iterdir()] == [".hydra"]:
+        shutil.rmtree(output_dir)
+
+
+def _report(error: Exception, job: str = "") -> None:
+    """Print a user's mistake as one line, a bug with its traceback."""
+    line = _users_mistake(error)
+    if line is None or os.environ.get("PETSEG_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    if line is not None or job:
+        start = f"{job}: " if job else ""
+        print(f"error: {start}{line or f'{type(error).__name__}: {_words(error)}'}", file=sys.stderr)
+
+
+def _users_mistake(error: Exception) -> str | None:
+    """What to tell the user; None where the exception is a bug."""
+    text = str(error)
+    if "Original Traceback" in text:  # raised in a worker of a DataLoader: its traceback is the message
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    text = " ".join(text.split())
+    if isinstance(error, InputError):
+        return text
+    return f"{text} {HINT}" if isinstance(error, OSError) else None

@@ -1,0 +1,1 @@
+"""Pets on disk to batches."""

@@ -1,0 +1,1 @@
+"""Pictures of drawn cats and dogs with exact trimaps."""

@@ -1,0 +1,97 @@
+"""Oxford-IIIT Pet in its official layout, whole or in part (Parkhi et al., "Cats and Dogs", CVPR 2012)."""
+
+import logging
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
+from petseg_lightning.data.samples import MaskCode, Sample
+from petseg_lightning.data.targets import PET_PARTS, pet_target
+from petseg_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
+
+FOLDER = "oxford-iiit-pet"
+SPECIES = {"1": "cat", "2": "dog"}
+# a trimap holds 1 = pet, 2 = background, 3 = border
+TRIMAP_CODES = {
+    species: MaskCode(
+        values=(1, 2, 3),
+        parts=(PET_PARTS.index(species), PET_PARTS.index("background"), PET_PARTS.index(f"{species} border")),
+    )
+    for species in SPECIES.values()
+}
+
+
+class OxfordPetDataModule(SegmentationDataModule):
+    """`<root>/oxford-iiit-pet/{images,annotations}`, downloaded there by torchvision where it is missing."""
+
+    complete_counts: ClassVar = {"trainval": 3680, "test": 3669}
+
+    def __init__(
+        self,
+        root: str | Path = "data",
+        target: str = "trimap",
+        border: str | None = None,
+        download: bool = True,
+        **options: Unpack[LoaderOptions],
+    ) -> None:
+        super().__init__(root, pet_target(target, border), **options)
+        self.download = download
+
+    def prepare_data(self) -> None:
+        """Download and verify the archives. Raises InputError where there is neither data nor a network."""
+        folder = self.root / FOLDER
+        if folder.is_dir():
+            return
+        absent = f"no Oxford-IIIT Pet in {folder.absolute()}"
+        ways = "give the folder that holds oxford-iiit-pet/ as data.root=<folder>, or draw pets with data=synthetic"
+        if not self.download:
+            raise InputError(f"{absent}, and data.download=false; {ways}")
+        from torchvision.datasets import OxfordIIITPet
+
+        try:
+            urllib.request.urlopen(OxfordIIITPet._RESOURCES[0][0], timeout=5).close()
+        except (urllib.error.URLError, OSError) as error:
+            raise InputError(f"{absent}, and it cannot be downloaded ({error}); {ways}") from error
+        log.info("Downloading Oxford-IIIT Pet (800 MB) to %s", folder)
+        OxfordIIITPet(self.root, download=True)
+
+    def read_splits(self) -> dict[str, list[Sample]]:
+        folder = self.root / FOLDER
+        splits = {split: _read_list(folder, split) for split in ("trainval", "test")}
+        for split, official in self.complete_counts.items():
+            found = len(splits[split])
+            if found < official:
+                log.info("A part of Oxford-IIIT Pet: %s of the %s %s pictures", f"{found:,}", f"{official:,}", split)
+        return splits
+
+
+def _read_list(folder: Path, split: str) -> list[Sample]:
+    path = folder / "annotations" / f"{split}.txt"
+    if not path.is_file():
+        raise InputError(f"{path} is missing: {folder} is not a whole Oxford-IIIT Pet; extract both archives again")
+    samples = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            name, _, species_id, _ = line.split()
+            species = SPECIES[species_id]
+        except (ValueError, KeyError):
+            raise InputError(
+                f"{path}:{number}: {line!r} is not 'name class-id species breed-id' with species 1 (cat) or 2 (dog)"
+            ) from None
+        samples.append(
+            Sample(
+                name=name,
+                image=folder / "images" / f"{name}.jpg",
+                mask=folder / "annotations" / "trimaps" / f"{name}.png",
+                code=TRIMAP_CODES[species],
+                breed=name.rsplit("_", 1)[0],
+                species=species,
+            )
+        )
+    return samples

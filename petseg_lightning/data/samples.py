@@ -1,0 +1,117 @@
+"""One annotated picture: where it is, and how its files become arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from petseg_lightning.data.targets import IGNORE
+from petseg_lightning.errors import InputError
+
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_INVALID = 254
+
+
+@dataclass(frozen=True)
+class MaskCode:
+    """How a mask file says which part a pixel belongs to.
+
+    `values[i]` is the value (or, with a palette, the RGB colour) that stands for part `parts[i]`; a part of 255 is
+    ignored. Any other value in a file is an error.
+    """
+
+    values: tuple[int, ...] | tuple[tuple[int, int, int], ...]
+    parts: tuple[int, ...]
+
+    @property
+    def is_palette(self) -> bool:
+        return not isinstance(self.values[0], int)
+
+    @cached_property
+    def lookup(self) -> np.ndarray:  # (256,) uint8
+        table = np.full(256, _INVALID, np.uint8)
+        table[list(self.values)] = self.parts
+        return table
+
+    def decode(self, mask: Image.Image, path: Path) -> np.ndarray:
+        """Parts, uint8 (H,W), of an opened mask. Raises InputError naming a value that has no meaning."""
+        if self.is_palette:
+            pixels = np.asarray(mask.convert("RGB"))
+            parts = np.full(pixels.shape[:2], _INVALID, np.uint8)
+            for colour, part in zip(self.values, self.parts, strict=True):
+                parts[(pixels == colour).all(-1)] = part
+        else:
+            pixels = np.asarray(mask)
+            if pixels.ndim != 2:
+                raise InputError(
+                    f"{path}: a mask has one channel of class values, this one is {mask.mode}; "
+                    "save it as greyscale or palette PNG, or give data.palette"
+                )
+            parts = self.lookup[np.clip(pixels, 0, 255)] if pixels.max(initial=0) > 255 else self.lookup[pixels.astype(np.uint8)]
+        if (parts == _INVALID).any():
+            found = pixels[parts == _INVALID][0]
+            allowed = ", ".join(str(value) for value in self.values)
+            raise InputError(f"{path}: the mask holds {found}, but its values are {allowed}; repair or remove the file")
+        return parts
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and its mask. `species` is cat, dog or empty; `breed` may be empty."""
+
+    name: str
+    image: Path
+    mask: Path
+    code: MaskCode
+    breed: str = ""
+    species: str = ""
+
+
+def read_image(path: Path) -> Image.Image:
+    """A decoded RGB picture, EXIF orientation applied. Raises InputError naming a file that cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be read as a picture ({error}); repair or remove it") from error
+
+
+def read_parts(sample: Sample) -> np.ndarray:
+    """The mask of a sample in parts, uint8 (H,W), at its own resolution."""
+    try:
+        with Image.open(sample.mask) as mask:
+            mask.load()
+            return sample.code.decode(mask, sample.mask)
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"{sample.mask}: cannot be read as a mask ({error}); repair or remove it") from error
+
+
+def read_resized(sample: Sample, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A sample squeezed to a square: image uint8 (size,size,3), bilinear; parts uint8 (size,size), nearest.
+
+    Raises InputError where a file cannot be read or the mask has another size than its picture.
+    """
+    image, parts = read_image(sample.image), read_parts(sample)
+    if image.size != parts.shape[::-1]:
+        raise InputError(
+            f"{sample.mask}: the mask is {parts.shape[1]}x{parts.shape[0]} pixels and its picture "
+            f"{image.width}x{image.height}; they must be of one size"
+        )
+    return (
+        np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)),
+        np.asarray(Image.fromarray(parts).resize((size, size), Image.Resampling.NEAREST)),
+    )
+
+
+def require_files(samples: Sequence[Sample]) -> None:
+    """Raise InputError naming the listed files that do not exist."""
+    missing = [path for sample in samples for path in (sample.image, sample.mask) if not path.is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(
+            f"listed but missing: {', '.join(map(str, missing[:3]))}{more}; "
+            "extract the archive again, or take the names out of the lists"
+        )

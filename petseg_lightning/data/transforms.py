@@ -1,0 +1,31 @@
+"""Augmentation: the one module that knows albumentations."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks PyPI for the newest version
+import albumentations as A
+
+
+class Augmentation:
+    """A pipeline of albumentations transforms whose draw depends on (seed, epoch, index) alone.
+
+    So neither the number of workers nor the order of the pictures changes what a picture becomes. Geometry moves
+    picture and mask together; masks are resampled nearest.
+    """
+
+    def __init__(self, transforms: Sequence[Any], seed: int) -> None:
+        self.seed = seed
+        self.pipeline = A.Compose(list(transforms), mask_interpolation=0, save_applied_params=False)
+
+    def __call__(
+        self, image: np.ndarray, parts: np.ndarray, epoch: int, index: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H,W,3) and parts uint8 (H,W) to the same, augmented."""
+        state = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)
+        self.pipeline.set_random_seed(int(state[0]))
+        augmented = self.pipeline(image=image, mask=parts)
+        return augmented["image"], augmented["mask"]

@@ -1,0 +1,185 @@
+"""Scores of a trained model on whole splits, under every protocol, and the files that hold them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from petseg_lightning.callbacks.recorder import EvaluationRecorder
+from petseg_lightning.data.datamodule import SegmentationDataModule
+from petseg_lightning.data.dataset import SegmentationDataset
+from petseg_lightning.data.samples import Sample
+from petseg_lightning.data.targets import Protocol, protocols_for
+from petseg_lightning.files import replacing, write_json, write_text
+from petseg_lightning.metrics.protocols import merge_counts
+from petseg_lightning.metrics.scores import scores
+from petseg_lightning.module import SegmentationModule
+from petseg_lightning.pictures import class_colours, confusion_figure
+from petseg_lightning.run_pictures import write_pictures
+
+PER_CLASS = ("iou", "dice", "precision", "recall")
+
+
+class Evaluation:
+    """The counts of every image of some splits, and what follows from them.
+
+    The first split is the reported one: it is also scored at the original resolution where asked for, and its images
+    get a table and pictures.
+    """
+
+    def __init__(
+        self,
+        module: SegmentationModule,
+        datamodule: SegmentationDataModule,
+        splits: Sequence[str],
+        tables: Sequence[dict[str, np.ndarray]],
+    ) -> None:
+        self.module, self.datamodule = module, datamodule
+        self.tables = dict(zip(splits, tables, strict=True))
+        self.reported = splits[0]
+        self.protocols = protocols_for(module.target.class_names, datamodule.target.part_names)
+        self.own = next(p for p in self.protocols if p.target.name == module.target.name)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The evaluated samples of the reported split."""
+        return [self.datamodule.splits[self.reported][i] for i in self.tables[self.reported]["index"]]
+
+    def metrics(self) -> dict[str, Any]:
+        """Everything that metrics.json says about the scores, as plain values; NaN is None."""
+        target = self.module.target
+        return {
+            "class_names": list(target.class_names),
+            "colors": class_colours(target.class_names),
+            "target": target.name,
+            "target_label": target.label,
+            "image_size": self.datamodule.image_size,
+            "headline": target.name,
+            "reported_split": self.reported,
+            "splits": {split: self._split_metrics(table) for split, table in self.tables.items()},
+        }
+
+    def _split_metrics(self, table: dict[str, np.ndarray]) -> dict[str, Any]:
+        result: dict[str, Any] = {"num_images": len(table["index"])}
+        for key, name in (("counts", "protocols"), ("original_counts", "original")):
+            if key in table:
+                result[name] = {p.target.name: protocol_scores(table[key], p) for p in self.protocols}
+        return result
+
+    def matrix(self) -> np.ndarray:
+        """The confusion matrix (K,K) of the reported split in the model's own classes, row = truth."""
+        return _merge(self.tables[self.reported]["counts"], self.own).sum(0).numpy()
+
+    def per_image(self) -> pd.DataFrame:
+        """A row for each image of the reported split, in the model's own classes."""
+        table, names = self.tables[self.reported], self.module.target.class_names
+        counts = _merge(table["counts"], self.own)  # (N,K,K)
+        image_scores, pixels = scores(counts), counts.sum((-2, -1))
+        true = counts.sum(-1)
+        samples = self.samples
+        columns: dict[str, Any] = {
+            "name": [sample.name for sample in samples],
+            "breed": [sample.breed for sample in samples],
+            "species": [sample.species for sample in samples],
+            "miou": image_scores["miou"],
+            "accuracy": image_scores["accuracy"],
+            **{f"iou_{name}": image_scores["iou"][:, i] for i, name in enumerate(names)},
+            **{f"fraction_{name}": true[:, i] / pixels for i, name in enumerate(names)},
+            "pixels": pixels,
+            "correct": counts.diagonal(dim1=-2, dim2=-1).sum(-1),
+            "edge_contrast": table["edge_contrast"],
+            "boundary_error_share": table["boundary_error_share"],
+        }
+        if "background" in (parts := self.module.target.part_names):
+            part_pixels = torch.from_numpy(table["counts"]).sum(-1)  # (N,R)
+            columns["pet_fraction"] = 1 - part_pixels[:, parts.index("background")] / part_pixels.sum(-1)
+        if {"cat", "dog"} <= set(names):
+            cat, dog = names.index("cat"), names.index("dog")
+            confused = counts[:, cat, dog] + counts[:, dog, cat]
+            columns["species_confusion"] = confused / (counts[:, cat, cat] + counts[:, dog, dog] + confused)
+        return pd.DataFrame({key: np.asarray(column) for key, column in columns.items()})
+
+    def write(self, folder: Path, extra: dict[str, Any]) -> dict[str, Any]:
+        """Write metrics.json (with `extra`), per_image.csv, confusion_matrix.csv and .png, and pictures/."""
+        names, matrix, per_image = self.module.target.class_names, self.matrix(), self.per_image()
+        table = pd.DataFrame(matrix, index=pd.Index(names, name="truth\\prediction"), columns=pd.Index(names))
+        write_text(folder / "confusion_matrix.csv", table.to_csv())
+        with replacing(folder / "confusion_matrix.png") as path:
+            confusion_figure(matrix, names).savefig(path)
+        write_text(folder / "per_image.csv", per_image.to_csv(index=False, float_format="%.6g"))
+        pictures = SegmentationDataset(self.datamodule.pictures(self.reported))
+        write_pictures(folder / "pictures", self.module, pictures, self.tables[self.reported]["index"], per_image)
+        metrics = {**extra, **self.metrics()}
+        write_json(folder / "metrics.json", metrics)
+        return metrics
+
+
+def evaluate(
+    trainer: Trainer,
+    module: SegmentationModule,
+    datamodule: SegmentationDataModule,
+    splits: Sequence[str],
+    *,
+    ckpt_path: str | None = None,
+) -> Evaluation:
+    """Count a model's pixels over whole splits, on the trainer's devices; the first split at both resolutions.
+
+    Args:
+        trainer: one with an `EvaluationRecorder` among its callbacks.
+        module: the model, or its shape where `ckpt_path` holds the weights.
+        datamodule: the data; its classes may be any that the model's can be scored on.
+        splits: of train, val and test.
+        ckpt_path: weights to load first, "best" for those of the training just ended.
+
+    Raises:
+        InputError: the model's classes are not those of the data.
+    """
+    protocols_for(module.target.class_names, datamodule.target.part_names)
+    recorder = next(c for c in trainer.callbacks if isinstance(c, EvaluationRecorder))  # type: ignore[attr-defined]
+    datamodule.trainer = trainer
+    loaders = [datamodule.evaluation_dataloader(split, with_original_parts=split == splits[0]) for split in splits]
+    trainer.test(module, dataloaders=loaders, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+    return Evaluation(module, datamodule, splits, recorder.tables)
+
+
+def protocol_scores(counts: np.ndarray, protocol: Protocol) -> dict[str, Any]:
+    """The scores of images under one protocol, as plain values with None for NaN.
+
+    Args:
+        counts: int64 (N,R,C), parts x classes of the model, one table per image.
+        protocol: how to merge them.
+    """
+    names = protocol.target.class_names
+    per_image = _merge(counts, protocol)  # (N,K,K)
+    matrix = per_image.sum(0)
+    whole, single = scores(matrix), scores(per_image)
+    pet = [int(name not in ("background", "border")) for name in names]
+    has_pet = "background" in names and any(pet)
+    return {
+        "label": protocol.target.label,
+        "class_names": list(names),
+        "accuracy": _plain(whole["accuracy"]),
+        "miou": _plain(whole["miou"]),
+        "mean_dice": _plain(whole["mean_dice"]),
+        **{key: {name: _plain(value) for name, value in zip(names, whole[key], strict=True)} for key in PER_CLASS},
+        "pet_iou": _plain(scores(merge_counts(matrix, pet, pet, 2))["iou"][1]) if has_pet else None,
+        "mean_image_accuracy": _plain(single["accuracy"].nanmean()),
+        "mean_image_miou": _plain(single["miou"].nanmean()),
+        "lowest_image_miou": _plain(single["miou"].nan_to_num(torch.inf).min()),
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def _merge(counts: np.ndarray, protocol: Protocol) -> Tensor:
+    target = protocol.target
+    return merge_counts(torch.from_numpy(counts), target.part_to_class, protocol.columns, len(target.class_names))
+
+
+def _plain(value: Tensor | float) -> float | None:
+    number = float(value)
+    return number if np.isfinite(number) else None

@@ -1,0 +1,65 @@
+"""Checkpoints that carry what rebuilds them, loaded without executing anything from the file."""
+
+import pickle
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from petseg_lightning.data.targets import Target
+from petseg_lightning.errors import InputError
+from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
+
+MODELS_PACKAGE = "petseg_lightning.models."
+
+
+def find_checkpoint(path: str | Path, name: str = "best.ckpt") -> Path:
+    """The checkpoint file of a run folder, or the file itself. Raises InputError where there is none."""
+    path = Path(path)
+    checkpoint = path / "checkpoints" / name if path.is_dir() else path
+    if not checkpoint.is_file():
+        raise InputError(f"no checkpoint at {checkpoint.absolute()}; give a .ckpt file or the folder of a training run")
+    return checkpoint
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The contents of a checkpoint of this package, on the CPU. Raises InputError for any other file."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        description = checkpoint[CHECKPOINT_KEY]
+        assert {"model", "target", "preprocessing", "data"} <= description.keys()
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise InputError(
+            f"{path} is not a checkpoint of petseg_lightning; give a .ckpt file that its training wrote"
+        ) from error
+    return checkpoint
+
+
+def build_network(model: dict[str, Any], num_classes: int) -> nn.Module:
+    """The network that a checkpoint describes, `_target_` and arguments; only classes of this package's models."""
+    arguments = dict(model)
+    name = str(arguments.pop("_target_"))
+    if not name.startswith(MODELS_PACKAGE):
+        raise InputError(f"the checkpoint asks for {name}; only models of {MODELS_PACKAGE[:-1]} are built from a file")
+    module_name, class_name = name.rsplit(".", 1)
+    return getattr(import_module(module_name), class_name)(num_classes=num_classes, **arguments)
+
+
+def load_module(path: str | Path) -> SegmentationModule:
+    """A trained model for evaluation or prediction, on the CPU, from a checkpoint or a run folder."""
+    checkpoint = read_checkpoint(find_checkpoint(path))
+    description = checkpoint[CHECKPOINT_KEY]
+    target = Target(**{key: tuple(v) if isinstance(v, list) else v for key, v in description["target"].items()})
+    network = build_network(description["model"], len(target.class_names))
+    module = SegmentationModule(
+        network,
+        nn.Identity(),
+        target,
+        mean=description["preprocessing"]["mean"],
+        std=description["preprocessing"]["std"],
+        description=description,
+    )
+    module.load_state_dict(checkpoint["state_dict"])
+    return module.eval()

@@ -1,0 +1,1 @@
+"""Losses: (logits, masks) -> scalar, in plain PyTorch."""

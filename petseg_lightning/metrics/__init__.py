@@ -1,0 +1,1 @@
+"""Counts of pixels, and scores as pure functions of them."""

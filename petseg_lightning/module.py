@@ -1,0 +1,126 @@
+"""The Lightning module: network, loss and metrics meet only here."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from petseg_lightning.data.dataset import Batch
+from petseg_lightning.data.targets import IGNORE, Target
+from petseg_lightning.metrics.confusion import ConfusionMatrix, confusion_counts
+from petseg_lightning.metrics.scores import scores
+
+CHECKPOINT_KEY = "petseg_lightning"
+
+
+class SegmentationModule(LightningModule):
+    """A network with its preprocessing, trained with a loss and scored by one confusion matrix.
+
+    Args:
+        network: normalized images (B,3,H,W) -> logits (B,K,H,W).
+        loss: (logits, masks (B,H,W) int64, 255 = ignored) -> scalar.
+        target: the classes, and which class each part of a mask is.
+        mean, std: of RGB in 0..1; the module normalizes by itself.
+        optimizer: parameters -> optimizer.
+        scheduler: optimizer -> scheduler, or None for a constant rate.
+        total_steps_argument: the scheduler's argument that takes the number of steps of the training.
+        interval, monitor: when the scheduler steps, and on which logged value.
+        description: plain values stored in every checkpoint: what rebuilds this module.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        target: Target,
+        mean: Sequence[float],
+        std: Sequence[float],
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        total_steps_argument: str | None = None,
+        interval: str = "epoch",
+        monitor: str | None = None,
+        description: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.loss, self.target = network, loss, target
+        self.build_optimizer, self.build_scheduler = optimizer, scheduler
+        self.total_steps_argument = total_steps_argument
+        self.scheduler_options = {"interval": interval, "monitor": monitor}
+        self.description = dict(description or {})
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        lookup = torch.full((256,), IGNORE)
+        lookup[: len(target.part_to_class)] = torch.tensor(target.part_to_class)
+        self.register_buffer("class_of_part", lookup, persistent=False)
+        self.confusion = ConfusionMatrix(len(target.class_names), len(target.class_names))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 RGB images (B,3,H,W) -> logits (B,K,H,W)."""
+        return self.network((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+
+    def _logits_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        masks = self.class_of_part[batch["parts"].int()]
+        logits = self(batch["image"])
+        return logits, masks, self.loss(logits, masks)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        *_, loss = self._logits_and_loss(batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        logits, masks, loss = self._logits_and_loss(batch)
+        num_classes = logits.shape[1]
+        self.confusion.update(confusion_counts(logits.argmax(1), masks, num_classes, num_classes))
+        self.log("val/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self.validation_matrix = self.confusion.compute().cpu()
+        self.confusion.reset()
+        result = scores(self.validation_matrix)
+        per_class = zip(self.target.class_names, result["iou"], strict=True)
+        self.log("val/miou", result["miou"].float(), prog_bar=True)
+        self.log("val/accuracy", result["accuracy"].float())
+        self.log_dict({f"val/iou_{name}": iou.float() for name, iou in per_class})
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:  # noqa: ARG002
+        """Predictions uint8 (B,H,W) and their counts int64 (B, parts, K), at both resolutions where asked for."""
+        logits = self(batch["image"])
+        predictions = logits.argmax(1)
+        result = {"predictions": predictions, "counts": self._part_counts(predictions, batch["parts"])}
+        if "original_parts" in batch:
+            result["original_counts"] = torch.cat(
+                [
+                    self._part_counts(resize_logits(one[None], parts.shape).argmax(1), parts[None])
+                    for one, parts in zip(logits, batch["original_parts"], strict=True)
+                ]
+            )
+        return result
+
+    def _part_counts(self, predictions: Tensor, parts: Tensor) -> Tensor:
+        return confusion_counts(predictions, parts, len(self.target.part_names), len(self.target.class_names))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.build_optimizer is None:
+            raise ValueError("this module was built for evaluation: give it an optimizer to train it")
+        optimizer = self.build_optimizer(self.parameters())
+        if self.build_scheduler is None:
+            return optimizer
+        steps = {}
+        if self.total_steps_argument is not None:
+            steps[self.total_steps_argument] = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.build_scheduler(optimizer, **steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **self.scheduler_options}}  # type: ignore[return-value,typeddict-item]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = self.description
+
+
+def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits (B,K,h,w) at another resolution (B,K,H,W), bilinear: how a prediction returns to its picture's size."""
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False, antialias=False)

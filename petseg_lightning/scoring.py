@@ -1,0 +1,62 @@
+"""From a checkpoint to its scores and their report."""
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from petseg_lightning.callbacks.recorder import EvaluationRecorder
+from petseg_lightning.config import build
+from petseg_lightning.data.targets import protocols_for
+from petseg_lightning.evaluation import evaluate
+from petseg_lightning.inference.checkpoint import find_checkpoint, load_module
+from petseg_lightning.report.page import write_report
+from petseg_lightning.summary import print_summary
+from petseg_lightning.training import build_datamodule, write_environment
+
+log = logging.getLogger(__name__)
+
+
+def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
+    """Score a checkpoint on one split under every protocol, at both resolutions, and leave a folder with a report.
+
+    Args:
+        cfg: what conf/evaluate.yaml composes to.
+
+    Returns:
+        What metrics.json holds; an empty dict on the devices other than the first.
+
+    Raises:
+        InputError: no checkpoint, or one of other classes than the data.
+    """
+    started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
+    checkpoint = find_checkpoint(cfg.ckpt)
+    module = load_module(checkpoint)
+    cfg = _with_data_of(cfg, module.description)
+    datamodule = build_datamodule(cfg)
+    protocols_for(module.target.class_names, datamodule.target.part_names)
+    callbacks = [EvaluationRecorder(), build(cfg.progress_bar)]
+    trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=False, default_root_dir=folder)
+    evaluation = evaluate(trainer, module, datamodule, (cfg.split,))
+    if not trainer.is_global_zero:
+        return {}
+    metrics = evaluation.write(folder, {"door": "evaluate", "checkpoint": str(checkpoint)})
+    write_environment(folder, datamodule, started)
+    write_report(folder)
+    print_summary(metrics, folder)
+    return metrics
+
+
+def _with_data_of(cfg: DictConfig, description: dict[str, Any]) -> DictConfig:
+    """The config with the checkpoint's data where none is chosen, and always with the checkpoint's image size."""
+    data = OmegaConf.to_container(cfg.data, resolve=True)
+    assert isinstance(data, dict)
+    if "_target_" not in data:
+        data = {**description["data"], **{key: value for key, value in data.items() if value is not None}}
+    image_size = description["preprocessing"]["image_size"]
+    if data["image_size"] != image_size:
+        log.info("Pictures are resized to the checkpoint's %d pixels, not to %d", image_size, data["image_size"])
+    return OmegaConf.merge(cfg, {"data": {**data, "image_size": image_size}})

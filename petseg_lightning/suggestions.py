@@ -1,0 +1,82 @@
+"""What somebody probably meant by a key or an option that does not exist."""
+
+from collections.abc import Collection
+from difflib import SequenceMatcher, get_close_matches
+
+from petseg_lightning.conf_tree import doors, options, options_with
+
+# Habits from other tools that no likeness of letters leads to: the keys here, of which a door has one.
+HABITS: dict[str, tuple[str, ...]] = {
+    "imgsz": ("data.image_size",),
+    "img_size": ("data.image_size",),
+    "resolution": ("data.image_size",),
+    "batch": ("data.batch_size",),
+    "batches": ("data.batch_size",),
+    "bs": ("data.batch_size",),
+    "workers": ("data.num_workers",),
+    "dataset": ("data",),
+    "dataset_path": ("data.root",),
+    "data_path": ("data.root",),
+    "epoch": ("trainer.max_epochs",),
+    "epochs": ("trainer.max_epochs",),
+    "gpu": ("trainer.devices",),
+    "gpus": ("trainer.devices",),
+    "num_gpus": ("trainer.devices",),
+    "amp": ("trainer.precision",),
+    "fp16": ("trainer.precision",),
+    "lr0": ("optimizer.lr",),
+    "learning_rate": ("optimizer.lr",),
+    "wd": ("optimizer.weight_decay",),
+    "backbone": ("model",),
+    "arch": ("model",),
+    "criterion": ("loss",),
+    "transforms": ("augmentation",),
+    "augment": ("augmentation",),
+    "checkpoint": ("ckpt", "ckpt_path"),
+    "checkpoint_path": ("ckpt", "ckpt_path"),
+    "weights": ("ckpt", "ckpt_path"),
+    "resume": ("ckpt_path", "ckpt"),
+    "resume_from": ("ckpt_path", "ckpt"),
+    "output_dir": ("paths.log_dir",),
+    "project": ("paths.log_dir",),
+    "random_seed": ("seed",),
+}
+
+
+def nearest_key(key: str, valid: Collection[str]) -> str | None:
+    """The valid key that is most like this one, by the whole path or by its last part; None where none is."""
+    leaf = key.rpartition(".")[2]
+    for habit in HABITS.get(leaf, ()):
+        if habit in valid:
+            return habit
+
+    def likeness(candidate: str) -> tuple[float, float]:
+        whole = SequenceMatcher(None, key, candidate).ratio()
+        return max(whole, SequenceMatcher(None, leaf, candidate.rpartition(".")[2]).ratio()), whole
+
+    best = max(valid, key=likeness)
+    return best if likeness(best)[0] >= 0.7 else None
+
+
+def unknown_door(door: str) -> str:
+    """One line about a program that does not exist."""
+    near = get_close_matches(door, doors(), n=1, cutoff=0.5)
+    return f"there is no {door}, {f'did you mean {near[0]}? ' if near else ''}(doors: {', '.join(doors())})"
+
+
+def unknown_key(key: str, valid: Collection[str]) -> str:
+    """One line about a key that the chosen configuration does not have."""
+    if others := options_with(key):
+        return f"unknown key {key} with the present choices: {' or '.join(others)} has it"
+    suggestion = nearest_key(key, valid)
+    advice = f"did you mean {suggestion}?" if suggestion else "--help lists the choices, --cfg job all keys"
+    return f"unknown key {key}, {advice}"
+
+
+def unknown_option(group: str, option: str | None) -> str:
+    """One line about `group=option` where the group has no such option (None: null was given)."""
+    if option is None:
+        return f"{group}=null is no option: leave {group} out, or remove it with ~{group}"
+    near = get_close_matches(option, options(group), n=1, cutoff=0.5)
+    advice = f"did you mean {group}={near[0]}? " if near else ""
+    return f"{group} has no option {option}, {advice}(options: {', '.join(options(group))})"

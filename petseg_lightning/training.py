@@ -1,0 +1,170 @@
+"""From a config to a trained model and its run folder."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from petseg_lightning import __version__
+from petseg_lightning.callbacks.recorder import EvaluationRecorder
+from petseg_lightning.callbacks.throughput import Throughput
+from petseg_lightning.config import build
+from petseg_lightning.data.datamodule import SegmentationDataModule
+from petseg_lightning.environment import describe_environment
+from petseg_lightning.errors import InputError
+from petseg_lightning.evaluation import evaluate
+from petseg_lightning.files import write_json
+from petseg_lightning.inference.checkpoint import build_network, find_checkpoint, read_checkpoint
+from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
+from petseg_lightning.report.page import write_report
+from petseg_lightning.summary import print_summary
+
+log = logging.getLogger(__name__)
+
+HPARAMS = ("data", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed")
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train, test the best checkpoint on every split, and leave a run folder with its report.
+
+    Args:
+        cfg: what conf/train.yaml composes to.
+
+    Returns:
+        What metrics.json holds; an empty dict on the devices other than the first.
+
+    Raises:
+        InputError: data, checkpoint or values that cannot be used.
+    """
+    started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
+    resume = None if cfg.ckpt_path is None else find_checkpoint(cfg.ckpt_path, "last.ckpt")
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
+    datamodule = build_datamodule(cfg)
+    module = build_module(cfg, datamodule)
+    if resume is not None:
+        _check_resume(resume, module, cfg.trainer.max_epochs)
+    throughput = Throughput()
+    callbacks = [*build(cfg.callbacks).values(), throughput, EvaluationRecorder()]
+    loggers: list[Logger] = list(build(cfg.logger).values())
+    trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+    try:
+        begin = perf_counter()
+        trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+        train_seconds = perf_counter() - begin
+        best = None if cfg.trainer.fast_dev_run else "best"
+        evaluation = evaluate(trainer, module, datamodule, ("test", "train", "val"), ckpt_path=best)
+        if not trainer.is_global_zero:
+            return {}
+        metrics = evaluation.write(
+            folder,
+            {
+                "door": "train",
+                "epochs": trainer.current_epoch,
+                "best_epoch": _best_epoch(trainer),
+                "parameters": sum(p.numel() for p in module.network.parameters()),
+                "train_seconds": round(train_seconds, 1),
+                "images_per_second": throughput.median,
+            },
+        )
+        write_environment(folder, datamodule, started)
+        _log_results(loggers, cfg, metrics, trainer.global_step)
+    finally:
+        for logger in loggers:
+            logger.finalize("finished")
+    write_report(folder)
+    print_summary(metrics, folder)
+    return metrics
+
+
+def build_datamodule(cfg: DictConfig) -> SegmentationDataModule:
+    """The data of a config, present and checked, with its counts logged."""
+    transforms = build(cfg.augmentation.transforms) if "augmentation" in cfg else []
+    datamodule: SegmentationDataModule = build(cfg.data, transforms=transforms, seed=cfg.get("seed", 0))
+    datamodule.prepare_data()
+    counts = ", ".join(f"{count:,} {split}" for split, count in datamodule.counts.items())
+    log.info("Pictures: %s", counts)
+    return datamodule
+
+
+def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> SegmentationModule:
+    """The untrained model of a config for the classes of the data."""
+    target = datamodule.target
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    data = OmegaConf.to_container(cfg.data, resolve=True)
+    assert isinstance(model, dict)
+    assert isinstance(data, dict)
+    weights = cfg.loss.get("class_weights")
+    overrides = {"class_weights": datamodule.class_weights()} if weights == "measured" else {}
+    return SegmentationModule(
+        build_network(model, len(target.class_names)),
+        build(cfg.loss, **overrides),
+        target,
+        **build(cfg.preprocessing),
+        **build(cfg.scheduler),
+        optimizer=build(cfg.optimizer),
+        description={
+            "version": __version__,
+            "model": model,
+            "target": {key: list(v) if isinstance(v, tuple) else v for key, v in vars(target).items()},
+            "preprocessing": {**build(cfg.preprocessing), "image_size": datamodule.image_size},
+            "data": {**data, "root": str(datamodule.root.absolute())},
+        },
+    )
+
+
+def write_environment(folder: Path, datamodule: SegmentationDataModule, started: datetime) -> None:
+    """Write environment.json: versions, commit, hardware, data, command and times of a run that ends now."""
+    content = {
+        **describe_environment(),
+        "data": datamodule.description(),
+        "command": sys.argv,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(folder / "environment.json", content)
+
+
+def _check_resume(path: Path, module: SegmentationModule, max_epochs: int) -> None:
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint[CHECKPOINT_KEY]
+    for key, what in (("model", "network"), ("target", "classes")):
+        if stored[key] != module.description[key]:
+            raise InputError(
+                f"{path} holds other {what} than this run's config: {stored[key]} instead of "
+                f"{module.description[key]}; resume with the config of the run that wrote it"
+            )
+    if checkpoint["epoch"] + 1 >= max_epochs:
+        raise InputError(
+            f"{path} has been trained for {checkpoint['epoch'] + 1} epochs and trainer.max_epochs={max_epochs}; "
+            "to go on, set trainer.max_epochs to more"
+        )
+
+
+def _best_epoch(trainer: Trainer) -> int | None:
+    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    return int(read_checkpoint(Path(path))["epoch"]) if path else None
+
+
+def _log_results(loggers: list[Logger], cfg: DictConfig, metrics: dict[str, Any], step: int) -> None:
+    """The final scores, in TensorBoard beside the hyper-parameters, so that runs can be compared there."""
+    final = {split: result["protocols"][metrics["headline"]] for split, result in metrics["splits"].items()}
+    values = {f"test/{name}": final["test"][name] for name in ("accuracy", "miou", "mean_dice", "mean_image_miou")}
+    values |= {f"test/iou_{name}": iou for name, iou in final["test"]["iou"].items()}
+    values |= {f"final/{split}_{name}": final[split][name] for split in ("train", "val") for name in ("accuracy", "miou")}
+    values = {key: value for key, value in values.items() if value is not None}
+    hparams = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [key for key in HPARAMS if key in cfg]), resolve=True)
+    assert isinstance(hparams, dict)
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(hparams, values, step)
+        else:
+            logger.log_hyperparams(hparams)
+            logger.log_metrics(values, step)

@@ -1,0 +1,205 @@
+"""Run folders whose every number is counted from arrays with NumPy."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+CLASSES = ["pet", "background", "border"]
+COLOURS = {"pet": "#e69f00", "background": "#5f6b76", "border": "#56b4e9"}
+
+
+def count(truths: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """(N, H, W) twice -> (K, K), rows are the truth."""
+    return np.array([[int(np.sum((truths == t) & (predictions == p))) for p in range(3)] for t in range(3)])
+
+
+def ratio(numerator: float, denominator: float) -> float | None:
+    return float(numerator / denominator) if denominator else None
+
+
+def mean(values: Any) -> float:
+    return float(np.mean([value for value in values if value is not None]))
+
+
+def score(matrix: np.ndarray, names: list[str]) -> dict[str, Any]:
+    hit, true, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    of_class = {
+        "iou": [ratio(*pair) for pair in zip(hit, true + predicted - hit, strict=True)],
+        "dice": [ratio(*pair) for pair in zip(2 * hit, true + predicted, strict=True)],
+        "precision": [ratio(*pair) for pair in zip(hit, predicted, strict=True)],
+        "recall": [ratio(*pair) for pair in zip(hit, true, strict=True)],
+    }
+    return {
+        "class_names": names,
+        "accuracy": float(hit.sum() / matrix.sum()),
+        "miou": mean(of_class["iou"]),
+        "mean_dice": mean(of_class["dice"]),
+        "pet_iou": dict(zip(names, of_class["iou"], strict=True)).get("pet"),
+        "confusion_matrix": matrix.tolist(),
+        **{key: dict(zip(names, values, strict=True)) for key, values in of_class.items()},
+    }
+
+
+def score_split(truths: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
+    def protocol(lookup: list[int], names: list[str]) -> dict[str, Any]:
+        def merged(matrix: np.ndarray) -> np.ndarray:
+            return np.array(
+                [
+                    [sum(matrix[a, b] for a in range(3) for b in range(3) if (lookup[a], lookup[b]) == (i, j))
+                     for j in range(len(names))] for i in range(len(names))
+                ]
+            )  # fmt: skip
+
+        pairs = zip(truths, predictions, strict=True)
+        single = [score(merged(count(truth, prediction)), names) for truth, prediction in pairs]
+        return score(merged(count(truths, predictions)), names) | {
+            "resolution": "model",
+            "mean_image_miou": mean(one["miou"] for one in single),
+            "mean_image_accuracy": mean(one["accuracy"] for one in single),
+            "lowest_image_miou": min(one["miou"] for one in single),
+        }
+
+    protocols = {
+        "trimap": protocol([0, 1, 2], CLASSES),
+        "binary_border_pet": protocol([0, 1, 0], ["pet", "background"]),
+        "binary_border_background": protocol([0, 1, 1], ["pet", "background"]),
+    }
+    return {"num_images": len(truths), "protocols": protocols, "original": protocols}
+
+
+def per_image(names: list[str], truths: np.ndarray, predictions: np.ndarray) -> pd.DataFrame:
+    rows = []
+    for i, (name, truth, prediction) in enumerate(zip(names, truths, predictions, strict=True)):
+        scores, breed = score(count(truth, prediction), CLASSES), name.rsplit("_", 1)[0]
+        rows.append(
+            {
+                "name": name,
+                "breed": breed,
+                "species": "cat" if breed[:1].isupper() else "dog",
+                **{f"iou_{c}": scores["iou"][c] for c in CLASSES},
+                "miou": scores["miou"],
+                "accuracy": scores["accuracy"],
+                **{f"fraction_{c}": float(np.mean(truth == k)) for k, c in enumerate(CLASSES)},
+                "pixels": truth.size,
+                "correct": int(np.sum(truth == prediction)),
+                "edge_contrast": 0.05 + (37 * i % 100) / 110,
+                "boundary_error_share": (53 * i % 100) / 120,
+                "pet_fraction": float(np.mean(truth != 1)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def curves(epochs: int) -> pd.DataFrame:
+    """Sparse, as Lightning's CSVLogger writes them: a row for training, one for validation."""
+    t = np.arange(epochs)
+    training = pd.DataFrame({"epoch": t, "step": 9 * t, "train/loss": 0.25 + 0.7 * np.exp(-t / 6)})
+    validation = pd.DataFrame(
+        {"epoch": t, "step": 9 * t, "val/loss": 0.42 + 0.5 * np.exp(-t / 4) + 0.006 * t}
+    )
+    for offset, key in [
+        (0.64, "miou"),
+        (0.84, "accuracy"),
+        *zip((0.7, 0.83, 0.39), map("iou_{}".format, CLASSES)),
+    ]:  # noqa: B905
+        validation[f"val/{key}"] = offset - 0.4 * np.exp(-t / 5) + 0.01 * np.sin(3 * t)
+    return pd.concat([training, validation]).sort_values("epoch", kind="stable")
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> Image.Image:
+    palette = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS.values()])
+    return Image.fromarray(
+        (np.where(mask[..., None] == 1, image, 0.4 * image + 0.6 * palette[mask])).astype(np.uint8)
+    )
+
+
+def write_pictures(
+    folder: Path, table: pd.DataFrame, images: Any, truths: Any, predictions: Any, grid: int
+) -> None:
+    folder.mkdir()
+    worst = table["miou"].nsmallest(grid // 2).index
+    listed = []
+    for i, role in [*((i, "grid") for i in range(grid)), *((i, "worst") for i in worst)]:
+        stem = f"{role}{i}"
+        entry = {key: f"{stem}_{key}.png" for key in ("truth", "prediction")} | {"image": f"{stem}_image.jpg"}
+        Image.fromarray(images[i]).save(folder / entry["image"])
+        overlay(images[i], truths[i]).save(folder / entry["truth"])
+        overlay(images[i], predictions[i]).save(folder / entry["prediction"])
+        listed.append(entry | {"role": role, **table.loc[i, ["name", "miou", "accuracy"]].to_dict()})
+    (folder / "pictures.json").write_text(json.dumps(listed))
+
+
+def write_run_folder(
+    folder: Path,
+    names: list[str],
+    images: np.ndarray,
+    truths: np.ndarray,
+    predictions: np.ndarray,
+    grid: int = 2,
+) -> Path:
+    """What a finished training leaves; the last picture stands for validation, all but it for training too."""
+    splits = {
+        "train": score_split(truths[:-1], truths[:-1]),
+        "val": score_split(truths[-1:], predictions[-1:]),
+        "test": score_split(truths, predictions),
+    }
+    table = per_image(names, truths, predictions)
+    metrics = {
+        "door": "train", "class_names": CLASSES, "target": "trimap", "target_label": "trimap: pet / background / border",
+        "image_size": truths.shape[1], "headline": "trimap", "splits": splits, "best_epoch": 17, "epochs": 24,
+        "parameters": 3254703, "train_seconds": 512.3, "images_per_second": 61.2, "colors": COLOURS,
+        "num_images": {"train": 1157, "val": 129, "test": len(names)},
+    }  # fmt: skip
+    environment = {
+        "versions": {"python": "3.11.7", "torch": "2.14.0"},
+        "git": {"commit": "0d7e29e", "dirty": False},
+        "data": {"source": "oxford_pet", "counts": {"trainval": 1286, "test": len(names)}},
+        "command": ["petseg", "train", "experiment=paper_trimap"],
+        "started": "2026-10-03T09:12:44",
+    }
+    for sub in ("csv", ".hydra"):
+        (folder / sub).mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "environment.json").write_text(json.dumps(environment))
+    table.to_csv(folder / "per_image.csv", index=False)
+    curves(24).to_csv(folder / "csv" / "metrics.csv", index=False)
+    (folder / ".hydra" / "config.yaml").write_text("model:\n  base_channels: 64\nseed: 0\n")
+    (folder / ".hydra" / "overrides.yaml").write_text("- experiment=paper_trimap\n- data.image_size=128\n")
+    write_pictures(folder / "pictures", table, images, truths, predictions, grid)
+    return folder
+
+
+def discs(radii: list[int], size: int = 48) -> np.ndarray:
+    """Class masks (N, size, size): a disc of pet with a border of 3 pixels, on background."""
+    y, x = np.mgrid[:size, :size] - size // 2
+    distance = np.hypot(y, x)
+    return np.stack([np.select([distance < r, distance < r + 3], [0, 2], 1) for r in radii]).astype(np.uint8)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A finished training on four drawn pictures; the last has no pet and no border, and none predicted."""
+    truths, predictions = discs([12, 18, 6, -3]), discs([10, 20, 9, -3])
+    predictions[0, :4] = 0
+    images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3)).astype(np.uint8)
+    names = ["Abyssinian_1", "beagle_2", "beagle_3", "Bombay_4"]
+    return write_run_folder(tmp_path / "run", names, images, truths, predictions)
+
+
+@pytest.fixture
+def edit_metrics(run_folder: Path) -> Callable[[Callable[[dict[str, Any]], Any]], None]:
+    """Change the run folder's metrics.json by a function that works in place."""
+
+    def edit(change: Callable[[dict[str, Any]], Any]) -> None:
+        path = run_folder / "metrics.json"
+        metrics = json.loads(path.read_text())
+        change(metrics)
+        path.write_text(json.dumps(metrics))
+
+    return edit
