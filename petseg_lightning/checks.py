@@ -172,8 +172,7 @@ def check(cfg: DictConfig, *, multirun: bool = False) -> None:
         InputError: every problem, in one line, joined by `; `.
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
-    values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
-    assert isinstance(values, dict)
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
     problems = [
         *map(_not_given, missing),
         *_wrong_values(values, missing),
@@ -212,8 +211,8 @@ def _contradictions(values: dict, multirun: bool) -> list[str]:
         )
     if multirun and _starts_processes(trainer):
         problems.append(
-            f"-m with trainer.strategy={trainer['strategy']} and trainer.devices={shown(trainer['devices'])}: each "
-            "process would start the sweep again; run the settings one by one, or with trainer.devices=1"
+            f"trainer.devices={shown(trainer['devices'])} does not go with -m, as each process would start "
+            "the sweep again: run the settings one by one, or with trainer.devices=1"
         )
     return problems
 

@@ -1,8 +1,8 @@
 """What conf/ holds, read as text: its doors, groups and options, and what their comments say.
 
-The files explain themselves by two conventions: the first comment line of a YAML says what it is (further ones,
-in the root of a door, are examples of use), and a comment behind a key says what its value means. An option whose
-name begins with an underscore is a fragment that others share, and no choice of its own.
+The files explain themselves by two conventions: the first comment line of a YAML says what it is (further
+ones, in the root of a door, are examples of use), and a comment behind a key says what its value means. An
+option whose name begins with an underscore is a fragment that others share, and no choice of its own.
 """
 
 import re
@@ -52,24 +52,26 @@ def explanation(name: str) -> str:
     return next(iter(header(config_dir() / f"{name}.yaml")), "")
 
 
-def comment(key: str) -> str:
-    """What is written behind a key in conf/, e.g. for `data.image_size`; empty where nothing is."""
+def comment(key: str, option: str | None = None) -> str:
+    """What is written behind a key in conf/, in `option` of its group or else another."""
     group, _, leaf = key.rpartition(".")
     folder = config_dir() / group
     pattern = re.compile(rf"^\s*{re.escape(leaf)}:.*?\s#\s*(.+)$", re.MULTILINE)
-    files = sorted((folder if folder.is_dir() else config_dir()).glob("*.yaml"))
-    found = (pattern.search(file.read_text(encoding="utf-8")) for file in files)
+    files = (folder if folder.is_dir() else config_dir()).glob("*.yaml")
+    found = (pattern.search(f.read_text("utf-8")) for f in sorted(files, key=lambda f: (f.stem != option, f)))
     return next((match[1] for match in found if match), "")
 
 
 def options_with(key: str) -> list[str]:
-    """The choices `group=option` whose own file has the key: `optimizer=sgd` for `optimizer.momentum`."""
+    """The choices `group=option` that have the key: `optimizer=sgd` for `optimizer.momentum`."""
     group, _, path = key.partition(".")
     return [f"{group}={option}" for option in options(group) if path in _keys_in(group, option)]
 
 
-def _keys_in(group: str, option: str) -> dict[str, Any]:
-    return flatten(yaml.safe_load((config_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")))
+def _keys_in(group: str, option: str) -> set[str]:
+    content = yaml.safe_load((config_dir() / group / f"{option}.yaml").read_text(encoding="utf-8"))
+    shared = [item for item in content.get("defaults", []) if isinstance(item, str) and item != "_self_"]
+    return set(flatten(content)).union(*(_keys_in(group, other) for other in shared))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

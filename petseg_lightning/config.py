@@ -1,17 +1,16 @@
 """The configuration as an interface: composing it from Python, and the frame of every door.
 
 A door is a program with a root in conf/ (`train`, `evaluate`, ...); its module says `main = door(name, run)`.
-The frame adds the help, the checks, and errors of one line in place of Hydra's; PETSEG_TRACEBACK=1 shows their
-tracebacks.
+The frame adds the help, the checks, and errors of one line in place of Hydra's. PETSEG_TRACEBACK=1 shows the
+tracebacks of those.
 """
 
 import argparse
 import os
 import re
-import shutil
 import sys
-import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,33 @@ import hydra.utils
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from petseg_lightning.checks import check
 from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, options
 from petseg_lightning.errors import InputError
+from petseg_lightning.failures import HINT, remove_if_unused, report
 from petseg_lightning.help_text import door_help
 from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key, unknown_option
 
 __all__ = ["build", "compose", "config_dir", "door"]
+
+# Hydra's flags for a configuration from elsewhere, or for none: it composes then without our help.
+NOT_OUR_CONFIG = (
+    "config_dir",
+    "config_path",
+    "config_name",
+    "shell_completion",
+    "hydra_help",
+    "experimental_rerun",
+)
 
 
 class UsageError(InputError):
@@ -60,9 +72,10 @@ def compose(
     try:
         cfg = _load(door, overrides)
         HydraConfig.instance().set_config(cfg)
-        with read_write(cfg), open_dict(cfg):
+        with read_write(cfg.hydra):
             cfg.hydra.runtime.output_dir = str(Path(output_dir or cfg.hydra.run.dir).absolute())
-            HydraConfig.instance().set_config(cfg)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
             del cfg["hydra"]
         OmegaConf.resolve(cfg)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
@@ -73,15 +86,7 @@ def compose(
 
 
 def build(node: Any, **arguments: Any) -> Any:
-    """What a part of the configuration describes: its `_target_` called with its other keys and `arguments`.
-
-    Lists and dicts arrive as plain ones. Raises Hydra's InstantiationException, with the target's own error as cause.
-    """
-    return hydra.utils.instantiate(node, **arguments, _convert_="all")
-
-
-def build(node: Any, **arguments: Any) -> Any:
-    """What a part of the configuration describes: objects for its `_target_`s, plain lists and dicts otherwise.
+    """What a part of the configuration describes: objects for its `_target_`s, else plain lists and dicts.
 
     Args:
         node: a config node, or plain containers like it.
@@ -108,35 +113,41 @@ def _load(door: str, overrides: Sequence[str]) -> DictConfig:
 
 def _explain(door: str, overrides: Sequence[str], error: Exception) -> str:
     """All overrides that are wrong by themselves, in one line; where none is, the words of the error."""
-    problems, choices, keys = [], [], []
-    parser = OverridesParser.create()
-    for text in overrides:
-        try:
-            override = parser.parse_override(text)
-        except OverrideParseException:
-            problems.append(f"'{text}' cannot be read: write it as {_as_setting(text)}")
-            continue
-        key, value = override.key_or_group, override.value()
+    parsed, problems = _parse(overrides)
+    choices, keys = [], []
+    for override in parsed:
+        key, text, value = override.key_or_group, str(override.input_line), override.value()
         if override.is_sweep_override():
             problems.append(f"{text} has several values: add -m to run each, or write a list as {key}=[...]")
         elif key not in groups(door):
-            keys += (
-                [] if text.startswith("+") else [re.sub(r"(\.\d+)+$", "", key)]
-            )  # without a place in a list
+            keys += [] if text.startswith("+") else [re.sub(r"(\.\d+)+$", "", key)]  # the list of an item
+        elif text.startswith("+"):
+            problems.append(f"{text} is a choice and no new key: write {text.lstrip('+')}")
         elif override.is_delete() or value in options(key):
             choices.append(text)
         else:
             problems.append(unknown_option(key, None if value is None else str(value)))
-    if keys:
+    with suppress(HydraException, yaml.YAMLError):  # in conf/ itself: `error` is about it
         valid = _valid_keys(door, choices)
         problems += [unknown_key(key, _of_same_kind(key, valid)) for key in keys if key not in valid]
     return "; ".join(problems) or _words(error)
 
 
+def _parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> tuple[list[Override], list[str]]:
+    """The overrides that can be read, and a line about each other one; glob() needs the loader."""
+    parser = OverridesParser.create(loader)
+    parsed, problems = [], []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except HydraException:
+            problems.append(f"'{text}' cannot be read: write it as {_as_setting(text)}")
+    return parsed, problems
+
+
 def _valid_keys(door: str, choices: Sequence[str] = ()) -> set[str]:
     """The keys of the door, Hydra's own included, with these choices of options; and its groups."""
-    values = OmegaConf.to_container(_load(door, choices), throw_on_missing=False)
-    assert isinstance(values, dict)
+    values: Any = OmegaConf.to_container(_load(door, choices))
     return set(flatten(values)) | set(groups(door))
 
 
@@ -160,8 +171,8 @@ def door(name: str, run: Callable[[DictConfig], Any]) -> Callable[[], None]:
     """The `main` of a door: reads the command line, composes and checks the config, calls `run` with it.
 
     A mistake of the user (`InputError`, `OSError`) becomes one line on stderr and exit code 1; an unreadable
-    command line has exit code 2, an interruption 130. Any other exception is a bug and keeps its traceback. In a
-    sweep a job that fails is reported and the next one begins.
+    command line has exit code 2, an interruption 130. Any other exception is a bug and keeps its traceback.
+    In a sweep a job that fails is reported and the next one begins.
 
     Args:
         name: of the root in conf/ and of the module `petseg_lightning.<name>`.
@@ -182,16 +193,16 @@ def _enter(name: str, run: Callable[[DictConfig], Any]) -> int:
         if arguments.help:
             print(door_help(name, compose(name, arguments.overrides)))
             return 0
-        jobs = [] if arguments.config_dir or arguments.config_path else _jobs(name, arguments)
-        configs = [compose(name, job) for job in jobs]
-        if arguments.cfg is None and arguments.info is None and configs:
-            _refuse_where_all_are_wrong(configs, arguments.multirun)
-        return _run_jobs(name, run, arguments.multirun, len(jobs))
+        if not any(getattr(arguments, flag) for flag in NOT_OUR_CONFIG):
+            configs = [compose(name, job) for job in _jobs(name, arguments)]
+            if arguments.cfg is None and arguments.info is None:
+                _refuse_where_all_are_wrong(configs, arguments.multirun)
+        return _run_jobs(name, run, arguments.multirun)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
     except InputError as error:
-        _report(error)
+        report(error)
         return 2 if isinstance(error, UsageError) else 1
 
 
@@ -224,9 +235,11 @@ def _jobs(name: str, arguments: argparse.Namespace) -> list[list[str]]:
     if not arguments.multirun:
         return [arguments.overrides]
     with hydra.initialize_config_dir(str(config_dir()), job_name=name, version_base="1.3"):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        parsed, problems = _parse(arguments.overrides, GlobalHydra.instance().config_loader())
+        if problems:
+            raise InputError("; ".join(problems))
         try:
-            return BasicSweeper.split_arguments(parser.parse_overrides(arguments.overrides), None)[0]
+            return BasicSweeper.split_arguments(parsed, None)[0]
         except HydraException as error:
             raise InputError(_words(error)) from error
 
@@ -243,55 +256,31 @@ def _refuse_where_all_are_wrong(configs: Sequence[DictConfig], multirun: bool) -
         raise errors[0]
 
 
-def _run_jobs(name: str, run: Callable[[DictConfig], Any], multirun: bool, num_jobs: int) -> int:
+def _run_jobs(name: str, run: Callable[[DictConfig], Any], multirun: bool) -> int:
+    begun: list[str] = []
     failed: list[str] = []
 
     def task(cfg: DictConfig) -> Any:
         job = HydraConfig.get()
         label = f"job {job.job.num} ({' '.join(job.overrides.task)})" if multirun else ""
+        begun.append(label)
         try:
             check(cfg, multirun=multirun)
             return run(cfg)
         except Exception as error:
-            _report(error, label)
-            _remove_if_unused(Path(job.runtime.output_dir))
+            report(error, label)
+            remove_if_unused(Path(job.runtime.output_dir))
             failed.append(label)
 
     task.__module__ = f"petseg_lightning.{name}"  # where Hydra takes the name of the job from
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(_words(error)) from error
     except OSError as error:
         raise InputError(
             f"the run folder cannot be written ({error}): choose another place with paths.log_dir=<folder>"
         ) from error
     if failed and multirun:
-        print(f"error: {len(failed)} of {num_jobs} jobs failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"error: {len(failed)} of {len(begun)} jobs failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _remove_if_unused(output_dir: Path) -> None:
-    if output_dir.is_dir() and [path.name for path in output_dir.iterdir()] == [".hydra"]:
-        shutil.rmtree(output_dir)
-
-
-def _report(error: Exception, job: str = "") -> None:
-    """Print a user's mistake as one line, a bug with its traceback."""
-    line = _users_mistake(error)
-    if line is None or os.environ.get("PETSEG_TRACEBACK") == "1":
-        traceback.print_exception(error)
-    if line is not None or job:
-        start = f"{job}: " if job else ""
-        print(f"error: {start}{line or f'{type(error).__name__}: {_words(error)}'}", file=sys.stderr)
-
-
-def _users_mistake(error: Exception) -> str | None:
-    """What to tell the user; None where the exception is a bug."""
-    text = str(error)
-    if "Original Traceback" in text:  # raised in a worker of a DataLoader: its traceback is the message
-        text = text.strip().splitlines()[-1].partition(": ")[2]
-    text = " ".join(text.split())
-    if isinstance(error, InputError):
-        return text
-    return f"{text} {HINT}" if isinstance(error, OSError) else None

@@ -3,6 +3,7 @@
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -47,19 +48,17 @@ FLAGS = {
 
 def door_help(door: str, cfg: DictConfig) -> str:
     """What the door does, its choices, its most used keys with the values in `cfg`, and the flags."""
-    examples = header(config_dir() / f"{door}.yaml")[1:]
-    sections = [
-        [explanation(door)],
-        [
-            f"Usage: petseg {door} [group=option ...] [key=value ...] [flags]",
-            *(f"  {example}" for example in examples),
+    sections = {
+        f"Usage: petseg {door} [group=option ...] [key=value ...] [flags]": [
+            f"  {example}" for example in header(config_dir() / f"{door}.yaml")[1:]
         ],
-        ["Choices (group=option, * is the default)", *_choices(door)],
-        ["Keys (key=value, with their present values)", *columns(_keys(door, cfg))],
-        ["Flags", *columns(FLAGS.items())],
-        [f"The same without the petseg command: python -m petseg_lightning.{door}"],
-    ]
-    return "\n\n".join("\n".join(lines) for lines in sections)
+        "Choices (group=option, * is the default)": list(_choices(door)),
+        "Keys (key=value, with their present values)": columns(_keys(door, cfg)),
+        "Flags": columns(FLAGS.items()),
+    }
+    blocks = ["\n".join([title, *lines]) for title, lines in sections.items() if lines]
+    end = f"The same without the petseg command: python -m petseg_lightning.{door}"
+    return "\n\n".join([explanation(door), *blocks, end])
 
 
 def overview() -> str:
@@ -95,8 +94,7 @@ def _choices(door: str) -> Iterator[str]:
 
 
 def _keys(door: str, cfg: DictConfig) -> list[tuple[str, str]]:
-    values = OmegaConf.to_container(cfg, throw_on_missing=False)
-    assert isinstance(values, dict)
+    values: Any = OmegaConf.to_container(cfg)
     flat = flatten(values)
     own = [
         key
@@ -104,4 +102,7 @@ def _keys(door: str, cfg: DictConfig) -> list[tuple[str, str]]:
         if key.partition(".")[0] in root(door) and not isinstance(flat[key], dict) and "._" not in key
     ]
     common = [key for key in COMMON_KEYS if key in flat]
-    return [(f"{key}={shown(flat[key])}", comment(key)) for key in [*own, *common]]
+    return [
+        (f"{key}={shown(flat[key])}", comment(key, groups(door).get(key.partition(".")[0])))
+        for key in [*own, *common]
+    ]

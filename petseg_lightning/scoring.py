@@ -13,6 +13,7 @@ from petseg_lightning.config import build
 from petseg_lightning.data.targets import protocols_for
 from petseg_lightning.evaluation import evaluate
 from petseg_lightning.inference.checkpoint import find_checkpoint, load_module
+from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.report.page import write_report
 from petseg_lightning.summary import print_summary
 from petseg_lightning.training import build_datamodule, write_environment
@@ -33,12 +34,13 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
         InputError: no checkpoint, or one of other classes than the data.
     """
     started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
+    quiet_libraries()
     checkpoint = find_checkpoint(cfg.ckpt)
     module = load_module(checkpoint)
     cfg = _with_data_of(cfg, module.description)
     datamodule = build_datamodule(cfg)
     protocols_for(module.target.class_names, datamodule.target.part_names)
-    callbacks = [EvaluationRecorder(), build(cfg.progress_bar)]
+    callbacks = [*build(cfg.callbacks).values(), EvaluationRecorder()]
     trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=False, default_root_dir=folder)
     evaluation = evaluate(trainer, module, datamodule, (cfg.split,))
     if not trainer.is_global_zero:
@@ -59,4 +61,4 @@ def _with_data_of(cfg: DictConfig, description: dict[str, Any]) -> DictConfig:
     image_size = description["preprocessing"]["image_size"]
     if data["image_size"] != image_size:
         log.info("Pictures are resized to the checkpoint's %d pixels, not to %d", image_size, data["image_size"])
-    return OmegaConf.merge(cfg, {"data": {**data, "image_size": image_size}})
+    return OmegaConf.create({**cfg, "data": {**data, "image_size": image_size}})

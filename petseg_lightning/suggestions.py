@@ -51,11 +51,12 @@ def nearest_key(key: str, valid: Collection[str]) -> str | None:
             return habit
 
     def likeness(candidate: str) -> tuple[float, float]:
-        whole = SequenceMatcher(None, key, candidate).ratio()
-        return max(whole, SequenceMatcher(None, leaf, candidate.rpartition(".")[2]).ratio()), whole
+        path = SequenceMatcher(None, key, candidate).ratio()
+        last = SequenceMatcher(None, leaf, candidate.rpartition(".")[2]).ratio()
+        return max(path, 0.85 * last), path
 
     best = max(valid, key=likeness)
-    return best if likeness(best)[0] >= 0.7 else None
+    return best if likeness(best)[0] >= 0.6 else None
 
 
 def unknown_door(door: str) -> str:
@@ -66,8 +67,8 @@ def unknown_door(door: str) -> str:
 
 def unknown_key(key: str, valid: Collection[str]) -> str:
     """One line about a key that the chosen configuration does not have."""
-    if others := options_with(key):
-        return f"unknown key {key} with the present choices: {' or '.join(others)} has it"
+    if key.partition(".")[0] in valid and (others := options_with(key)):
+        return f"{key} is no key of the present choice, it belongs to {', '.join(others)}"
     suggestion = nearest_key(key, valid)
     advice = f"did you mean {suggestion}?" if suggestion else "--help lists the choices, --cfg job all keys"
     return f"unknown key {key}, {advice}"

@@ -7,24 +7,24 @@ from rich.console import Console
 from rich.table import Table
 
 
-def print_summary(metrics: dict[str, Any], folder: Path, console: Console | None = None) -> None:
+def print_summary(metrics: dict[str, Any], folder: Path) -> None:
     """A small table of scores, then the report and, as the last line, the run folder."""
-    console = console or Console()
-    headline = metrics["headline"]
-    splits = {split: result["protocols"][headline] for split, result in metrics["splits"].items()}
+    console = Console()
+    splits = {split: result["protocols"][metrics["headline"]] for split, result in metrics["splits"].items()}
     table = Table(title=metrics["target_label"], title_justify="left", title_style="bold")
-    table.add_column("split")
-    names = metrics["class_names"]
-    for column in ("images", "accuracy", "mean IoU", *(f"IoU {name}" for name in names), "lowest image"):
-        table.add_column(column, justify="right")
-    for split, scores in splits.items():
-        values = [scores["accuracy"], scores["miou"], *scores["iou"].values(), scores["lowest_image_miou"]]
-        table.add_row(
-            split,
-            f"{metrics['splits'][split]['num_images']:,}",
-            *("absent" if value is None else f"{value:.3f}" for value in values),
-            style="bold" if split == metrics["reported_split"] else None,
-        )
+    table.add_column("")
+    for split in splits:
+        table.add_column(split, justify="right", style="bold" if split == metrics["reported_split"] else None)
+    table.add_row("images", *(f"{result['num_images']:,}" for result in metrics["splits"].values()), end_section=True)
+    rows = {"accuracy": "accuracy", "mean IoU": "miou", "mean IoU of an image": "mean_image_miou", "lowest": "lowest_image_miou"}
+    for label, key in rows.items():
+        table.add_row(label, *(_number(scores[key]) for scores in splits.values()))
+    for name in metrics["class_names"]:
+        table.add_row(f"IoU {name}", *(_number(scores["iou"][name]) for scores in splits.values()))
     console.print(table)
     console.print(f"report      {folder / 'report.html'}", soft_wrap=True, highlight=False)
     console.print(f"run folder  {folder}", soft_wrap=True, highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "absent" if value is None else f"{value:.3f}"

@@ -23,6 +23,7 @@ from petseg_lightning.evaluation import evaluate
 from petseg_lightning.files import write_json
 from petseg_lightning.inference.checkpoint import build_network, find_checkpoint, read_checkpoint
 from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
+from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.report.page import write_report
 from petseg_lightning.summary import print_summary
 
@@ -45,6 +46,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
     resume = None if cfg.ckpt_path is None else find_checkpoint(cfg.ckpt_path, "last.ckpt")
+    quiet_libraries()
     seed_everything(cfg.seed, workers=True, verbose=False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
     datamodule = build_datamodule(cfg)
@@ -55,6 +57,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     callbacks = [*build(cfg.callbacks).values(), throughput, EvaluationRecorder()]
     loggers: list[Logger] = list(build(cfg.logger).values())
     trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+    status = "failed"
     try:
         begin = perf_counter()
         trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
@@ -76,9 +79,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         )
         write_environment(folder, datamodule, started)
         _log_results(loggers, cfg, metrics, trainer.global_step)
+        status = "success"
     finally:
         for logger in loggers:
-            logger.finalize("finished")
+            logger.finalize(status)
     write_report(folder)
     print_summary(metrics, folder)
     return metrics
@@ -103,7 +107,7 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
     assert isinstance(data, dict)
     weights = cfg.loss.get("class_weights")
     overrides = {"class_weights": datamodule.class_weights()} if weights == "measured" else {}
-    return SegmentationModule(
+    module = SegmentationModule(
         build_network(model, len(target.class_names)),
         build(cfg.loss, **overrides),
         target,
@@ -118,6 +122,9 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
             "data": {**data, "root": str(datamodule.root.absolute())},
         },
     )
+    size = datamodule.image_size
+    module.example_input_array = torch.zeros(1, 3, size, size, dtype=torch.uint8)  # for the summary's sizes and FLOPs
+    return module
 
 
 def write_environment(folder: Path, datamodule: SegmentationDataModule, started: datetime) -> None:
@@ -160,8 +167,9 @@ def _log_results(loggers: list[Logger], cfg: DictConfig, metrics: dict[str, Any]
     values |= {f"test/iou_{name}": iou for name, iou in final["test"]["iou"].items()}
     values |= {f"final/{split}_{name}": final[split][name] for split in ("train", "val") for name in ("accuracy", "miou")}
     values = {key: value for key, value in values.items() if value is not None}
-    hparams = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [key for key in HPARAMS if key in cfg]), resolve=True)
-    assert isinstance(hparams, dict)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    hparams = {key: config[key] for key in HPARAMS}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(hparams, values, step)

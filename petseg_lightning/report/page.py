@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -15,14 +15,13 @@ from PIL import Image
 
 from petseg_lightning.files import write_text
 from petseg_lightning.report.causes import Cause, measure_causes
-from petseg_lightning.report.charts import Chart, Series, line_chart, scatter
+from petseg_lightning.report.figures import COLOURS, learning_curves, picture_scatters
 from petseg_lightning.report.run_folder import RunFolder
 
 PAPER = {"accuracy": 0.81, "miou": 0.627, "lowest": 0.142, "gap": 0.05}  # section 4 of the paper
 PAPER_IMAGES = {"train": 3680, "test": 3669}  # the official split of Oxford-IIIT Pet
 PICTURE_SIZE = 256  # pixels, the largest side of an embedded picture
-TREND_GROUPS = 10
-COLOURS = ("var(--first)", "var(--second)", "var(--third)", "var(--fourth)")
+ABSENT = "\N{EN DASH}"
 PROTOCOLS = {
     "trimap": "Trimap",
     "species": "Species",
@@ -67,17 +66,17 @@ def write_report(run_folder: Path) -> Path:
 
 def number(value: float | None) -> str:
     """Three decimals, or a dash for an absent class (None or NaN)."""
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}"  # noqa: RUF001
+    return ABSENT if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def percent(value: float | None) -> str:
     """A share in percent with one decimal, or a dash for an absent class (None or NaN)."""
-    return "–" if value is None or math.isnan(value) else f"{value:.1%}"  # noqa: RUF001
+    return ABSENT if value is None or math.isnan(value) else f"{value:.1%}"
 
 
 def signed(value: float) -> str:
     """Three decimals with a sign."""
-    return f"{value:+.3f}".replace("-", "−")  # noqa: RUF001
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def embed(path: Path) -> str:
@@ -104,7 +103,9 @@ def _context(run: RunFolder) -> dict[str, Any]:
     splits = run.metrics["splits"]
     scored = "test" if "test" in splits else next(iter(splits))
     headline = splits[scored]["protocols"][run.metrics["headline"]]
-    colours = dict(zip(run.metrics["class_names"], cycle(COLOURS), strict=False)) | run.metrics.get("colors", {})
+    colours = dict(zip(run.metrics["class_names"], cycle(COLOURS), strict=False)) | run.metrics.get(
+        "colors", {}
+    )
     causes = measure_causes(run.per_image)
     return {
         "run": run,
@@ -117,8 +118,8 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "comparisons": _comparisons(run, scored),
         "paper_images": PAPER_IMAGES,
         "protocol_titles": PROTOCOLS,
-        "curves": _curves(run, colours),
-        "scatters": _scatters(run.per_image),
+        "curves": learning_curves(run, colours),
+        "scatters": picture_scatters(run.per_image),
         "breeds": _groups(run.per_image, "breed"),
         "species": _groups(run.per_image, "species"),
         "grid": [picture for picture in run.pictures if picture["role"] == "grid"],
@@ -167,96 +168,19 @@ def _comparisons(run: RunFolder, scored: str) -> list[Comparison]:
     ]
 
 
-def _curves(run: RunFolder, colours: dict[str, str]) -> list[Chart]:
-    epochs, best = run.epochs, run.metrics.get("best_epoch")
-
-    def chart(
-        title: str, labels: dict[str, str], palette: Iterable[str], y_limits: tuple[float, float] | None = None
-    ) -> list[Chart]:
-        series = [
-            Series(label, list(epochs.index), list(epochs[column]), colour)
-            for (column, label), colour in zip(labels.items(), palette, strict=False)
-            if column in epochs and epochs[column].notna().any()
-        ]
-        lasts = ", ".join(f"{one.label} {one.y[-1]:.3f}" for one in series)
-        return [line_chart(title, f"After the last epoch: {lasts}.", series, y_limits, best)] if series else []
-
-    classes = {f"val/iou_{name}": name for name in run.metrics["class_names"]}
-    return [
-        *chart("Loss", {"train/loss": "training", "val/loss": "validation"}, COLOURS),
-        *chart("Validation scores", {"val/accuracy": "accuracy", "val/miou": "mean IoU"}, COLOURS, (0, 1)),
-        *chart("Validation IoU per class", classes, [colours[name] for name in classes.values()], (0, 1)),
-    ]
-
-
-def _scatters(per_image: pd.DataFrame) -> list[Chart]:
-    return [] if per_image.empty else [_accuracy_scatter(per_image), *_pet_share_scatter(per_image)]
-
-
-def _accuracy_scatter(per_image: pd.DataFrame) -> Chart:
-    above = (per_image["accuracy"] > per_image["miou"]).mean()
-    lowest = per_image.loc[per_image["miou"].idxmin()]
-    return scatter(
-        "Accuracy against mean IoU",
-        f"In {above:.1%} of {len(per_image):,} pictures the accuracy is higher than the mean IoU. "
-        f"The lowest is {lowest['name']}, with an IoU of {lowest['miou']:.3f}.",
-        _points(per_image, per_image["miou"], per_image["accuracy"]),
-        ("mean IoU of the picture", "accuracy of the picture"),
-        line=Series("accuracy = IoU", (0, 1), (0, 1), "var(--muted)"),
-    )
-
-
-def _pet_share_scatter(per_image: pd.DataFrame) -> list[Chart]:
-    """Empty where the shares are not known."""
-    if "pet_fraction" not in per_image or per_image["pet_fraction"].isna().all():
-        return []
-    share, miou = 100 * per_image["pet_fraction"].rename("share"), per_image["miou"]
-    groups = pd.qcut(share, TREND_GROUPS, labels=False, duplicates="drop")
-    trend = pd.concat([share, miou], axis=1).groupby(groups).median()
-    description = "The line joins the medians of ten groups of equal size" + (
-        f": IoU {trend['miou'].iloc[0]:.3f} where the pet is smallest, {trend['miou'].max():.3f} at best, "
-        f"{trend['miou'].iloc[-1]:.3f} where it is largest."
-    )
-    return [
-        scatter(
-            "Mean IoU against the size of the pet",
-            description,
-            _points(per_image, share, miou),
-            ("share of the picture that the pet fills (%)", "mean IoU of the picture"),
-            ((0, 100), (0, 1)),
-            Series("median", list(trend["share"]), list(trend["miou"]), "var(--ink)"),
-        )
-    ]
-
-
-def _points(per_image: pd.DataFrame, x: pd.Series, y: pd.Series) -> list[Series]:
-    """One series per species."""
-    species = per_image["species"].fillna("picture") if "species" in per_image else "picture"
-    tips = per_image.apply(
-        lambda row: f"{row['name']}: IoU {number(row.miou)}, accuracy {number(row.accuracy)}", axis=1
-    )
-    frame = pd.DataFrame({"x": x, "y": y, "tip": tips, "species": species})
-    return [
-        Series(str(name), list(group.x), list(group.y), COLOURS[i % len(COLOURS)], list(group.tip))
-        for i, (name, group) in enumerate(frame.groupby("species"))
-    ]
-
-
-def _groups(per_image: pd.DataFrame, column: str) -> list[dict[str, Any]]:
+def _groups(per_image: pd.DataFrame, column: str) -> list[dict[Hashable, Any]]:
     """Mean score per value of a column, best first."""
     if column not in per_image:
         return []
-    groups = per_image.groupby(column).agg(
-        count=("miou", "size"), miou=("miou", "mean"), accuracy=("accuracy", "mean")
-    )
+    groups = per_image.groupby(column).agg(count=("miou", "size"), miou=("miou", "mean"))
     return groups.sort_values("miou", ascending=False).reset_index(names="name").to_dict("records")
 
 
 def _tags(per_image: pd.DataFrame, causes: list[Cause]) -> dict[str, list[str]]:
     """The causes that hold for each picture, by its name."""
     return {
-        row["name"]: [cause.tag(index) for cause in causes if cause.holds[index]]
-        for index, row in per_image.iterrows()
+        name: [cause.tag(row) for cause in causes if cause.holds[row]]
+        for row, name in enumerate(per_image.get("name", []))
     }
 
 

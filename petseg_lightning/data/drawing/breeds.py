@@ -101,7 +101,7 @@ class Coat:
 def make_coat(pen: Pen, breed: Breed, rng: np.random.Generator) -> Coat:
     """One animal's colours: those of its breed, a little lighter, warmer or denser than the next one's."""
     x, y = pen.coordinates()
-    tint = rng.normal(0, 5, 3) + rng.normal(0, 9)
+    tint = rng.normal(0, 3, 3) + rng.normal(0, 9)
     wobble = noise(rng, x.shape, 0.25 * pen.scale, octaves=2)
     colour = np.clip(np.add(breed.coat, tint), 0, 255)
     fur = np.broadcast_to(colour, (*x.shape, 3))

@@ -203,7 +203,7 @@ class Pen:
         mask, window = self._mask([shape], margin=size)
         share = cv2.blur(cv2.blur(mask[window], (size, size)), (size, size))
         if clip is not None:
-            share &= clip[window]
+            share = share & clip[window]
         image = self.canvas.image[window]
         image[:] = blended(image, colour, share.astype(np.float32) * (opacity / 255))
 

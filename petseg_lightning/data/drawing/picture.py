@@ -42,7 +42,7 @@ def draw_picture(rng: np.random.Generator, breed: Breed, size: int) -> tuple[Pix
 
 
 def make_trimap(visible: np.ndarray, border_width: float) -> Pixels:
-    """Trimap (H, W) of a visible pet, bool (H, W), whose border is centred on its outline and so many pixels wide.
+    """Trimap (H, W) of a visible pet, bool (H, W); the border of so many pixels is centred on its outline.
 
     The picture's own edges are no outline, as in Oxford-IIIT Pet.
     """

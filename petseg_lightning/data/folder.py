@@ -1,0 +1,126 @@
+"""Somebody's own pictures: `images/` + `masks/`, or `train/` + `test/` with a folder per breed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Unpack
+
+from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
+from petseg_lightning.data.samples import PICTURE_ENDINGS, MaskCode, Sample
+from petseg_lightning.data.splits import stratified_holdout
+from petseg_lightning.data.targets import IGNORE, own_target
+from petseg_lightning.errors import InputError
+
+Colour = Sequence[int]
+
+
+class FolderDataModule(SegmentationDataModule):
+    """Pictures with a PNG mask of the same name each, in one of two layouts.
+
+    - `<root>/images/**` and `<root>/masks/**`: same relative paths, masks end in .png.
+    - `<root>/train/` and `<root>/test/`, each either like the above, or with pictures and masks side by side in a
+      folder per breed: `train/<breed>/<name>.jpg` and `train/<breed>/<name>.png`.
+
+    The folder that a picture lies in is its breed. Where nothing says the split, `test_fraction` of the pictures,
+    drawn from `split_seed` and stratified by breed, is the test split.
+
+    Args:
+        root: the folder above.
+        class_names: in the order of the class ids.
+        ignore_value: value of mask pixels that count for nothing; v stands for the colour (v,v,v) in a palette.
+        mask_values: the mask value of each class; None: 0, 1, 2, ...
+        palette: instead, the RGB colour of each class, for masks drawn in colours.
+        split_lists: files, relative to root, with the names of `trainval` and `test`: a relative path without its
+            ending per line.
+        test_fraction: strictly between 0 and 1.
+        options: see `SegmentationDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        class_names: Sequence[str],
+        ignore_value: int = IGNORE,
+        mask_values: Sequence[int] | None = None,
+        palette: Sequence[Colour] | None = None,
+        split_lists: Mapping[str, str] | None = None,
+        test_fraction: float = 0.2,
+        **options: Unpack[LoaderOptions],
+    ) -> None:
+        super().__init__(root, own_target(class_names), **options)
+        self.code = _mask_code(class_names, ignore_value, mask_values, palette)
+        self.split_lists, self.test_fraction = split_lists, test_fraction
+
+    def read_splits(self) -> dict[str, list[Sample]]:
+        """The samples of trainval and test. Raises InputError for a folder of neither layout, or an unknown name."""
+        if self.split_lists is not None:
+            if set(self.split_lists) != {"trainval", "test"}:
+                raise InputError(
+                    f"data.split_lists has {', '.join(self.split_lists)}; give the files of trainval and of test, "
+                    "e.g. data.split_lists={trainval: trainval.txt, test: test.txt}"
+                )
+            samples = {sample.name: sample for sample in self._read_folder(self.root)}
+            return {split: _listed(self.root / name, samples) for split, name in self.split_lists.items()}
+        if (self.root / "train").is_dir() and (self.root / "test").is_dir():
+            return {"trainval": self._read_folder(self.root / "train"), "test": self._read_folder(self.root / "test")}
+        everything = self._read_folder(self.root)
+        held_out = set(
+            stratified_holdout([sample.breed for sample in everything], self.test_fraction, self.split_seed)
+        )
+        return {
+            "trainval": [sample for i, sample in enumerate(everything) if i not in held_out],
+            "test": [everything[i] for i in sorted(held_out)],
+        }
+
+    def _read_folder(self, folder: Path) -> list[Sample]:
+        apart = (folder / "images").is_dir()
+        images, masks = (folder / "images", folder / "masks") if apart else (folder, folder)
+        endings = PICTURE_ENDINGS if apart else tuple(ending for ending in PICTURE_ENDINGS if ending != ".png")
+        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in endings)
+        if not paths:
+            raise InputError(
+                f"no pictures in {images.absolute()}; data.root must hold images/ and masks/, or train/ and test/ "
+                "with pictures and .png masks side by side in a folder per breed"
+            )
+        samples = []
+        for path in paths:
+            relative = path.relative_to(images).with_suffix("")
+            breed = "" if relative.parent == Path() else relative.parent.as_posix()
+            mask = masks / relative.parent / f"{relative.name}.png"
+            samples.append(Sample(relative.as_posix(), path, mask, self.code, breed=breed))
+        return samples
+
+
+def _mask_code(
+    class_names: Sequence[str],
+    ignore_value: int,
+    mask_values: Sequence[int] | None,
+    palette: Sequence[Colour] | None,
+) -> MaskCode:
+    if len(class_names) < 2 or len(set(class_names)) < len(class_names):
+        raise InputError(f"data.class_names={list(class_names)}: give two or more different names, one per class id")
+    if mask_values is not None and palette is not None:
+        raise InputError("data.mask_values and data.palette are two ways to say the same; give one of them")
+    values: tuple = tuple(range(len(class_names))) if mask_values is None else tuple(mask_values)
+    ignored: int | Colour = ignore_value
+    if palette is not None:
+        values, ignored = tuple(tuple(colour) for colour in palette), (ignore_value,) * 3
+    if len(values) != len(class_names):
+        raise InputError(
+            f"data.class_names has {len(class_names)} names but {len(values)} mask values or colours are given; "
+            "give one for each class"
+        )
+    parts = tuple(range(len(class_names)))
+    return MaskCode(values, parts) if ignored in values else MaskCode((*values, ignored), (*parts, IGNORE))
+
+
+def _listed(path: Path, samples: Mapping[str, Sample]) -> list[Sample]:
+    if not path.is_file():
+        raise InputError(f"the split list {path} does not exist; paths in data.split_lists are relative to data.root")
+    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    unknown = [name for name in names if name not in samples]
+    if unknown:
+        raise InputError(
+            f"{path} lists {unknown[0]} ({len(unknown)} such names), which is no picture of data.root; "
+            "a name is the path below images/ without its ending"
+        )
+    return [samples[name] for name in names]

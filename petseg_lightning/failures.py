@@ -1,0 +1,46 @@
+"""How a failure is told to the user, and what of it is left behind."""
+
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+from petseg_lightning.errors import InputError
+
+HINT = "(PETSEG_TRACEBACK=1 shows where)"
+
+
+def report(error: Exception, job: str = "") -> None:
+    """Print a user's mistake as one line on stderr, a bug with its traceback.
+
+    Args:
+        error: what was raised.
+        job: of a sweep, by number and overrides; it gets its line also where the error is a bug.
+    """
+    line = _users_mistake(error)
+    if line is None or os.environ.get("PETSEG_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    if line is not None or job:
+        start = f"{job}: " if job else ""
+        print(f"error: {start}{line or f'{type(error).__name__}: {_one_line(str(error))}'}", file=sys.stderr)
+
+
+def remove_if_unused(output_dir: Path) -> None:
+    """Remove a run folder in which nothing but its configuration was written."""
+    if output_dir.is_dir() and [path.name for path in output_dir.iterdir()] == [".hydra"]:
+        shutil.rmtree(output_dir)
+
+
+def _users_mistake(error: Exception) -> str | None:
+    """What to tell the user; None where the exception is a bug."""
+    text = str(error)
+    if "Original Traceback" in text:  # raised in a worker of a DataLoader: its traceback is the message
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    if isinstance(error, InputError):
+        return _one_line(text)
+    return f"{_one_line(text)} {HINT}" if isinstance(error, OSError) else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,18 @@
+"""Messages of the libraries that say nothing to a user of this program."""
+
+import logging
+import warnings
+
+IGNORED_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 calls what torch 2.14 deprecates
+    r"The number of training batches .* is smaller than the logging interval",  # losses of epochs are still logged
+    r"The '\w+' does not have many workers",  # with decoded pictures in memory, workers only cost
+)
+
+
+def quiet_libraries() -> None:
+    """Silence advertisements, repeated device lists and warnings that are known to be harmless."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)

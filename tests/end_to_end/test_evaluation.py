@@ -1,0 +1,130 @@
+"""Scoring a checkpoint under every protocol, on other data, on several devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from petseg_lightning.config import compose
+from petseg_lightning.errors import InputError
+from petseg_lightning.inference.checkpoint import load_module, read_checkpoint
+from petseg_lightning.module import CHECKPOINT_KEY
+from petseg_lightning.scoring import score_checkpoint
+
+BINARY = {"binary_border_pet", "binary_border_background", "binary_border_ignore"}
+SPECIES = {"species_border_pet", "species_border_background", "species_border_ignore"}
+
+
+def score(folder: Path, *overrides: str) -> dict:
+    folder.mkdir(parents=True, exist_ok=True)
+    overrides = ("~callbacks.progress_bar", "trainer=cpu", *overrides)
+    return score_checkpoint(compose("evaluate", overrides, output_dir=folder))
+
+
+@pytest.mark.parametrize(
+    ("target", "protocols"), [("trimap", {"trimap"} | BINARY), ("species", SPECIES | BINARY), ("binary", BINARY)]
+)
+def test_every_protocol_of_the_classes_at_both_resolutions(trained_run, tmp_path, target, protocols):
+    run = trained_run(target)
+    metrics = score(tmp_path, f"ckpt={run}")
+    test = metrics["splits"]["test"]
+    assert test["protocols"].keys() == test["original"].keys() == protocols
+    trained = json.loads((run / "metrics.json").read_text())
+    assert test == trained["splits"]["test"]
+    data = read_checkpoint(run / "checkpoints/best.ckpt")[CHECKPOINT_KEY]["data"]
+    trimaps = Path(data["root"], "oxford-iiit-pet/annotations/trimaps")
+    names = [line.split()[0] for line in Path(trimaps.parent, "test.txt").read_text().splitlines() if line[0] != "#"]
+    masks = [np.asarray(Image.open(trimaps / f"{name}.png")) for name in names]
+    border = sum((mask == 3).sum() for mask in masks)
+    for name, scores in test["original"].items():
+        ignored = border if name.endswith("ignore") else 0
+        assert np.sum(scores["confusion_matrix"]) == sum(mask.size for mask in masks) - ignored
+
+
+def test_protocols_recounted_pixel_by_pixel(trained_run, tmp_path):
+    """Merge the classes in the pictures themselves, and count again."""
+    run = trained_run("species")
+    metrics = score(tmp_path, f"ckpt={run}", "split=val")
+    module = load_module(run)
+    cfg = compose("train", ["data=synthetic"])
+    from petseg_lightning.config import build
+
+    stored = read_checkpoint(run / "checkpoints/best.ckpt")[CHECKPOINT_KEY]["data"]
+    datamodule = build({**stored, "_target_": cfg.data._target_})
+    matrix = np.zeros((2, 2), int)
+    for index in range(len(datamodule.splits["val"])):
+        image, parts = datamodule.pictures("val")[index]
+        with torch.no_grad():
+            prediction = module(torch.from_numpy(image.copy()).permute(2, 0, 1)[None]).argmax(1)[0].numpy()
+        kept = (parts != 2) & (parts != 4)  # not the borders
+        np.add.at(matrix, ((parts[kept] > 0).astype(int), (prediction[kept] > 0).astype(int)), 1)
+    scores = metrics["splits"]["val"]["protocols"]["binary_border_ignore"]
+    assert scores["confusion_matrix"] == matrix.tolist()
+    assert scores["pet_iou"] == pytest.approx(matrix[1, 1] / (matrix.sum() - matrix[0, 0]))
+    assert scores["accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
+
+
+def test_two_devices_count_every_image_once_to_the_pixel(trained_run, tmp_path):
+    run = trained_run()
+    one = score(tmp_path / "one", f"ckpt={run}")
+    command = [sys.executable, "-m", "petseg_lightning.evaluate", f"ckpt={run}", "trainer=ddp_cpu", "trainer.devices=2"]
+    done = subprocess.run(
+        [*command, f"hydra.run.dir={tmp_path / 'two'}"],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == f"run folder  {tmp_path / 'two'}"
+    two = json.loads((tmp_path / "two/metrics.json").read_text())
+    assert two["splits"] == one["splits"]
+    for table in ("per_image.csv", "confusion_matrix.csv"):
+        assert (tmp_path / "two" / table).read_text() == (tmp_path / "one" / table).read_text()
+
+
+def test_other_data_of_the_same_kind(trained_run, tmp_path):
+    metrics = score(
+        tmp_path / "run", f"ckpt={trained_run()}", "data=synthetic", f"data.root={tmp_path / 'other'}",
+        "data.num_trainval=30", "data.num_test=5", "data.picture_size=64", "data.synthetic_seed=3",
+    )  # fmt: skip
+    assert metrics["splits"]["test"]["num_images"] == 5
+    assert metrics["image_size"] == 32
+
+
+def test_a_moved_run_and_moved_data(trained_run, tmp_path):
+    """The checkpoint alone is enough, and data.root says where the data went."""
+    run = trained_run()
+    copy = tmp_path / "copy.ckpt"
+    copy.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
+    stored = read_checkpoint(copy)[CHECKPOINT_KEY]["data"]["root"]
+    (tmp_path / "moved").symlink_to(stored)
+    metrics = score(tmp_path / "run", f"ckpt={copy}", f"data.root={tmp_path / 'moved'}")
+    assert metrics["splits"]["test"] == json.loads((run / "metrics.json").read_text())["splits"]["test"]
+
+
+def test_checkpoints_hold_plain_values_only(trained_run):
+    for name in ("best", "last"):
+        checkpoint = torch.load(trained_run() / f"checkpoints/{name}.ckpt", weights_only=True)
+        assert {"model", "target", "preprocessing", "data", "version"} <= checkpoint[CHECKPOINT_KEY].keys()
+        assert set(checkpoint["state_dict"]) == {f"network.{key}" for key in load_module(trained_run()).network.state_dict()}
+
+
+def test_a_checkpoint_cannot_name_code_to_run(trained_run, tmp_path):
+    checkpoint = torch.load(trained_run() / "checkpoints/best.ckpt", weights_only=True)
+    checkpoint[CHECKPOINT_KEY]["model"] = {"_target_": "subprocess.Popen", "args": "true"}
+    torch.save(checkpoint, tmp_path / "evil.ckpt")
+    with pytest.raises(InputError, match=r"asks for subprocess\.Popen; only models of petseg_lightning\.models"):
+        load_module(tmp_path / "evil.ckpt")
+
+
+def test_resuming_another_network_or_a_finished_training_is_refused(trained_run, train_small, tmp_path):
+    with pytest.raises(InputError, match="holds other network than this run's config"):
+        train_small(tmp_path, f"ckpt_path={trained_run()}", "model.base_channels=5")
+    with pytest.raises(InputError, match="holds other classes than this run's config"):
+        train_small(tmp_path, f"ckpt_path={trained_run()}", "data.target=species")
+    with pytest.raises(InputError, match=r"trained for 2 epochs and trainer\.max_epochs=2"):
+        train_small(tmp_path, f"ckpt_path={trained_run()}")

@@ -1,0 +1,53 @@
+import pandas as pd
+import pytest
+
+from petseg_lightning.report.figures import learning_curves, picture_scatters
+from petseg_lightning.report.run_folder import RunFolder
+
+
+@pytest.fixture
+def table():
+    """Twenty pictures whose IoU falls from 0.95 to 0 as the pet grows from 0 to 95 %; accuracy is 0.5."""
+    share = [0.05 * i for i in range(20)]
+    miou = [0.95 - one for one in share]
+    species = ["cat", "dog"] * 10
+    columns = {"name": [f"p{i}" for i in range(20)], "miou": miou, "accuracy": 0.5, "pet_fraction": share}
+    return pd.DataFrame(columns | {"species": species})
+
+
+def test_scatter_says_how_often_accuracy_is_higher_and_which_picture_is_lowest(table):
+    accuracy, _ = picture_scatters(table)
+    assert "In 50.0% of 20 pictures the accuracy is higher" in accuracy.description
+    assert "The lowest is p19, with an IoU of 0.000." in accuracy.description
+    assert accuracy.svg.count("<circle") == 20
+    assert "<title>p3: IoU 0.800, accuracy 0.500</title>" in accuracy.svg
+    assert [label for label, _ in accuracy.legend] == ["cat", "dog", "accuracy = IoU"]
+
+
+def test_trend_joins_the_medians_of_tenths(table):
+    _, size = picture_scatters(table)
+    assert "10 groups of equal size: IoU 0.925 where the pet is smallest" in size.description
+    assert "0.925 at best, 0.025 where it is largest" in size.description
+
+
+def test_pictures_without_pets_or_species_have_the_first_chart_only(table):
+    table["pet_fraction"] = table["species"] = float("nan")
+    (accuracy,) = picture_scatters(table)
+    assert [label for label, _ in accuracy.legend] == ["picture", "accuracy = IoU"]
+    assert picture_scatters(pd.DataFrame()) == []
+
+
+def test_curves_show_what_was_logged(run_folder):
+    run = RunFolder.read(run_folder)
+    loss, scores, classes = learning_curves(run, run.metrics["colors"])
+    last = run.epochs.iloc[-1]
+    assert loss.description == (
+        f"After the last epoch: training {last['train/loss']:.3f}, validation {last['val/loss']:.3f}."
+    )
+    assert scores.legend == [("accuracy", "var(--first)"), ("mean IoU", "var(--second)")]
+    assert classes.legend == list(run.metrics["colors"].items())
+    assert all("best epoch 17" in chart.svg for chart in (loss, scores, classes))
+    (loss,) = learning_curves(
+        RunFolder(**vars(run) | {"epochs": run.epochs[["val/loss"]]}), run.metrics["colors"]
+    )
+    assert loss.legend == []
