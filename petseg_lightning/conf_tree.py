@@ -31,9 +31,14 @@ def root(door: str) -> dict[str, Any]:
 
 
 def groups(door: str) -> dict[str, str | None]:
-    """Groups that the door's defaults list names (Hydra's own left out), each with its default option."""
-    named = [item for item in root(door)["defaults"] if isinstance(item, dict)]
-    return {group: option for item in named for group, option in item.items() if group != "hydra"}
+    """Groups that the door's defaults lists name (Hydra's own left out), each with its default option."""
+    found: dict[str, str | None] = {}
+    for item in root(door)["defaults"]:
+        if isinstance(item, dict):
+            found |= {group: option for group, option in item.items() if group != "hydra"}
+        elif item != "_self_":  # the root of another door, taken over
+            found |= groups(item)
+    return found
 
 
 def options(group: str) -> list[str]:

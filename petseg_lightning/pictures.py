@@ -1,8 +1,10 @@
 """Pictures of pictures: class colours, overlays, panels."""
 
 from collections.abc import Sequence
+from itertools import chain, count
 
 import numpy as np
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
@@ -21,16 +23,18 @@ ERROR_COLOUR = "#d62839"
 
 
 def class_colours(class_names: Sequence[str]) -> dict[str, str]:
-    """A colour, as #rrggbb, for each class."""
-    free = [colour for colour in _OTHERS if colour not in {_COLOURS.get(name) for name in class_names}]
-    others = [name for name in class_names if name not in _COLOURS]
-    return {
-        name: _COLOURS.get(name) or free[others.index(name) % len(free)] for name in class_names
-    }
+    """A colour, as #rrggbb, for each class, all different."""
+    own: dict[str, str] = {}
+    for name in class_names:
+        if name in _COLOURS and _COLOURS[name] not in own.values():
+            own[name] = _COLOURS[name]
+    turns = (hsv_to_rgb((i * 0.618 % 1, 0.45 + 0.4 * (i % 2), 0.8)) for i in count())
+    free = (colour for colour in chain(_OTHERS, map(to_hex, turns)) if colour not in own.values())
+    return {name: own.get(name) or next(free) for name in class_names}
 
 
 def overlay(image: np.ndarray, classes: np.ndarray, colours: Sequence[str], opacity: float = 0.6) -> np.ndarray:
-    """Colour the classes over a picture; the background keeps its own colours, ignored pixels turn black.
+    """Colour the classes over a picture; the background keeps its own colours, ignored pixels darken.
 
     Args:
         image: uint8 (H,W,3).

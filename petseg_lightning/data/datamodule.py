@@ -77,7 +77,10 @@ class SegmentationDataModule(LightningDataModule, ABC):
 
     @cached_property
     def splits(self) -> dict[str, list[Sample]]:
-        """The samples of train, val and test. Raises InputError for an empty split or a missing file."""
+        """The samples of train, val and test.
+
+        Raises InputError for an empty split, a missing file, and a picture that is there twice.
+        """
         splits = self.read_splits()
         if "trainval" in splits:
             trainval = splits.pop("trainval")
@@ -89,10 +92,17 @@ class SegmentationDataModule(LightningDataModule, ABC):
         for split in SPLITS:
             if not splits[split]:
                 raise InputError(
-                    f"the {split} split of {self.root} has no pictures; each of train, val and test needs at least "
-                    f"one (data.val_fraction={self.val_fraction})"
+                    f"the {split} split of {self.root} has no pictures; each of train, val and test needs at "
+                    f"least one (data.val_fraction={self.val_fraction})"
                 )
             require_files(splits[split])
+        uses = Counter(sample.image for samples in splits.values() for sample in samples)
+        twice = [str(path) for path, times in uses.items() if times > 1]
+        if twice:
+            raise InputError(
+                f"{twice[0]} is listed {uses[Path(twice[0])]} times ({len(twice)} such pictures); "
+                "take the repetitions out of the lists, so that no split holds a picture of another"
+            )
         return {split: splits[split] for split in SPLITS}
 
     @property
@@ -100,13 +110,13 @@ class SegmentationDataModule(LightningDataModule, ABC):
         return {split: len(samples) for split, samples in self.splits.items()}
 
     def description(self) -> dict[str, Any]:
-        """What a run records: where the data is, how many pictures, and a fingerprint of names and file sizes."""
+        """What a run records: where the data is, how much, and a fingerprint of names and file sizes."""
         digest = hashlib.sha256()
         for split, samples in self.splits.items():
             for sample in samples:
                 sizes = sample.image.stat().st_size, sample.mask.stat().st_size
                 digest.update(f"{split} {sample.name} {sizes}\n".encode())
-        breeds = Counter(sample.breed for samples in self.splits.values() for sample in samples)
+        breeds = {sample.breed for samples in self.splits.values() for sample in samples if sample.breed}
         return {
             "source": type(self).__name__,
             "root": str(self.root),
@@ -127,7 +137,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         A class without any pixel weighs 0.
         """
         pictures = self.pictures("train")
-        parts = sum(np.bincount(pictures[i][1].ravel(), minlength=256) for i in range(len(pictures)))
+        parts = np.sum([np.bincount(pictures[i][1].ravel(), minlength=256) for i in range(len(pictures))], axis=0)
         pixels = np.zeros(len(self.target.class_names))
         for part, class_id in enumerate(self.target.part_to_class):
             if class_id != IGNORE:
@@ -166,6 +176,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
             ),
             num_workers=workers,
             collate_fn=collate,
+            generator=torch.Generator(),  # else it draws from the global one, the more often the fewer workers
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0 and shuffle,
         )

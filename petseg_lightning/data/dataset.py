@@ -25,7 +25,10 @@ class Item(TypedDict):
 
 
 class Batch(TypedDict):
-    """image uint8 (B,3,H,W), channels last in memory; parts uint8 (B,H,W); index int64 (B,); B masks as on disk."""
+    """image uint8 (B,3,H,W), channels last in memory; parts uint8 (B,H,W); index int64 (B,).
+
+    original_parts: B masks as on disk, uint8, each (H,W) of its own.
+    """
 
     image: Tensor
     parts: Tensor
@@ -34,7 +37,10 @@ class Batch(TypedDict):
 
 
 class SegmentationDataset(Dataset[Item]):
-    """Items by (epoch, index), or by index alone (epoch 0); index -1 is a black picture that counts for nothing."""
+    """Items by (epoch, index), or by index alone (epoch 0).
+
+    Index -1 is a black picture that counts for nothing.
+    """
 
     def __init__(
         self, pictures: Pictures, augmentation: Augmentation | None = None, *, with_original_parts: bool = False

@@ -1,7 +1,7 @@
 """Oxford-IIIT Pet in its official layout, whole or in part (Parkhi et al., "Cats and Dogs", CVPR 2012)."""
 
 import logging
-import urllib.error
+import shutil
 import urllib.request
 from pathlib import Path
 from typing import ClassVar, Unpack
@@ -42,7 +42,10 @@ class OxfordPetDataModule(SegmentationDataModule):
         self.download = download
 
     def prepare_data(self) -> None:
-        """Download and verify the archives. Raises InputError where there is neither data nor a network."""
+        """Download and verify the archives where the folder is missing; it appears whole or not at all.
+
+        Raises InputError where there is neither data nor a network.
+        """
         folder = self.root / FOLDER
         if folder.is_dir():
             return
@@ -52,12 +55,16 @@ class OxfordPetDataModule(SegmentationDataModule):
             raise InputError(f"{absent}, and data.download=false; {ways}")
         from torchvision.datasets import OxfordIIITPet
 
+        partial = self.root / f".{FOLDER}.partial"
         try:
             urllib.request.urlopen(OxfordIIITPet._RESOURCES[0][0], timeout=5).close()
-        except (urllib.error.URLError, OSError) as error:
+            log.info("Downloading Oxford-IIIT Pet (800 MB) to %s", folder)
+            shutil.rmtree(partial / FOLDER / "annotations", ignore_errors=True)  # else half of them count as done
+            OxfordIIITPet(partial, download=True)
+            (partial / FOLDER).rename(folder)
+            partial.rmdir()
+        except (OSError, RuntimeError) as error:
             raise InputError(f"{absent}, and it cannot be downloaded ({error}); {ways}") from error
-        log.info("Downloading Oxford-IIIT Pet (800 MB) to %s", folder)
-        OxfordIIITPet(self.root, download=True)
 
     def read_splits(self) -> dict[str, list[Sample]]:
         folder = self.root / FOLDER
@@ -65,16 +72,19 @@ class OxfordPetDataModule(SegmentationDataModule):
         for split, official in self.complete_counts.items():
             found = len(splits[split])
             if found < official:
-                log.info("A part of Oxford-IIIT Pet: %s of the %s %s pictures", f"{found:,}", f"{official:,}", split)
+                counts = f"{found:,} of the {official:,} {split} pictures"
+                log.info("A part of Oxford-IIIT Pet: %s", counts)
         return splits
 
 
 def _read_list(folder: Path, split: str) -> list[Sample]:
     path = folder / "annotations" / f"{split}.txt"
     if not path.is_file():
-        raise InputError(f"{path} is missing: {folder} is not a whole Oxford-IIIT Pet; extract both archives again")
+        raise InputError(
+            f"{path} is missing: {folder} is not a whole Oxford-IIIT Pet; extract both archives again"
+        )
     samples = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
@@ -82,7 +92,8 @@ def _read_list(folder: Path, split: str) -> list[Sample]:
             species = SPECIES[species_id]
         except (ValueError, KeyError):
             raise InputError(
-                f"{path}:{number}: {line!r} is not 'name class-id species breed-id' with species 1 (cat) or 2 (dog)"
+                f"{path}:{number}: {line!r} is not 'name class-id species breed-id' with species 1 (cat) or "
+                "2 (dog); correct the line"
             ) from None
         samples.append(
             Sample(

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from petseg_lightning.data.targets import IGNORE
 from petseg_lightning.errors import InputError
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _INVALID = 254
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
 
 @dataclass(frozen=True)
 class MaskCode:
     """How a mask file says which part a pixel belongs to.
 
-    `values[i]` is the value (or, with a palette, the RGB colour) that stands for part `parts[i]`; a part of 255 is
+    `values[i]`, 0..65535 (or, with a palette, an RGB colour), stands for part `parts[i]`; a part of 255 is
     ignored. Any other value in a file is an error.
     """
 
@@ -31,9 +31,9 @@ class MaskCode:
         return not isinstance(self.values[0], int)
 
     @cached_property
-    def lookup(self) -> np.ndarray:  # (256,) uint8
-        table = np.full(256, _INVALID, np.uint8)
-        table[list(self.values)] = self.parts
+    def lookup(self) -> np.ndarray:  # (65536,) uint8
+        table = np.full(2**16, _INVALID, np.uint8)
+        table[np.array(self.values)] = self.parts
         return table
 
     def decode(self, mask: Image.Image, path: Path) -> np.ndarray:
@@ -50,11 +50,13 @@ class MaskCode:
                     f"{path}: a mask has one channel of class values, this one is {mask.mode}; "
                     "save it as greyscale or palette PNG, or give data.palette"
                 )
-            parts = self.lookup[np.clip(pixels, 0, 255)] if pixels.max(initial=0) > 255 else self.lookup[pixels.astype(np.uint8)]
+            parts = self.lookup[pixels.astype(np.uint16)]
         if (parts == _INVALID).any():
-            found = pixels[parts == _INVALID][0]
-            allowed = ", ".join(str(value) for value in self.values)
-            raise InputError(f"{path}: the mask holds {found}, but its values are {allowed}; repair or remove the file")
+            found = pixels[parts == _INVALID][0].tolist()
+            raise InputError(
+                f"{path}: the mask holds {tuple(found) if self.is_palette else found}, but its values are "
+                f"{', '.join(map(str, self.values))}; repair or remove the file"
+            )
         return parts
 
 
@@ -71,11 +73,11 @@ class Sample:
 
 
 def read_image(path: Path) -> Image.Image:
-    """A decoded RGB picture, EXIF orientation applied. Raises InputError naming a file that cannot be read."""
+    """A decoded RGB picture, EXIF orientation applied. Raises InputError naming one that cannot be read."""
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: cannot be read as a picture ({error}); repair or remove it") from error
 
 
@@ -84,9 +86,9 @@ def read_parts(sample: Sample) -> np.ndarray:
     try:
         with Image.open(sample.mask) as mask:
             mask.load()
-            return sample.code.decode(mask, sample.mask)
-    except (OSError, SyntaxError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{sample.mask}: cannot be read as a mask ({error}); repair or remove it") from error
+    return sample.code.decode(mask, sample.mask)
 
 
 def read_resized(sample: Sample, size: int) -> tuple[np.ndarray, np.ndarray]:

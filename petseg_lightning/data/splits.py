@@ -25,14 +25,17 @@ def stratified_holdout(groups: Sequence[str], fraction: float, seed: int) -> lis
     by_remainder = sorted(shares, key=lambda group: (counts[group] - shares[group], group))
     for group in by_remainder[:missing]:
         counts[group] += 1
-    return sorted(int(i) for group in sorted(members) for i in rng.permutation(members[group])[: counts[group]])
+    return sorted(
+        int(i) for group in sorted(members) for i in rng.permutation(members[group])[: counts[group]]
+    )
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index), this rank's share of the epoch; the order is a function of (seed, epoch) alone.
 
-    All ranks get equally many: training repeats the first indices where the number does not divide, evaluation
-    (shuffle=False) fills up with index -1, which a data set turns into a picture that counts for nothing.
+    All ranks get equally many: training repeats the first indices where the number does not divide,
+    evaluation (shuffle=False) fills up with index -1, which a data set turns into a picture that counts for
+    nothing.
     Lightning calls `set_epoch`, also after resuming.
     """
 

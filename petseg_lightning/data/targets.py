@@ -1,7 +1,7 @@
 """What the classes are: parts of a picture as annotated, and the ways of merging them into classes.
 
-Every mask is kept in *parts*, the finest division that the annotation knows. A `Target` merges parts into classes,
-so one stored mask, and one table of counts (parts x predicted classes), serves every way of scoring.
+Every mask is kept in *parts*, the finest division that the annotation knows. A `Target` merges parts into
+classes, so one stored mask, and one table of counts (parts x predicted classes), serves every way of scoring.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ class Protocol:
 
 
 def pet_target(target: str, border: str | None = None) -> Target:
-    """The pet data's target (PAPER.md 11): `trimap`, or `species` / `binary` with the border as given (None: pet).
+    """The pet data's target: `trimap`, or `species` / `binary` with the border as given (None: pet).
 
-    Raises InputError for an unknown reading, and for a border given to `trimap`, where it is a class of its own.
+    Raises InputError for an unknown reading, and for a border given to `trimap`, where it is a class.
     """
     if target == "trimap":
         if border is not None:
@@ -43,7 +43,8 @@ def pet_target(target: str, border: str | None = None) -> Target:
                 f"data.border={border}: in data.target=trimap the border is a class of its own; "
                 "leave data.border out, or use data.target=binary"
             )
-        return Target("trimap", "pet / background / border", ("pet", "background", "border"), PET_PARTS, (1, 0, 2, 0, 2))
+        names = ("pet", "background", "border")
+        return Target("trimap", " / ".join(names), names, PET_PARTS, (1, 0, 2, 0, 2))
     border = border or "pet"
     class_names = {"species": ("background", "cat", "dog"), "binary": ("background", "pet")}.get(target)
     if class_names is None or border not in ("pet", "background", "ignore"):
@@ -70,23 +71,28 @@ def own_target(class_names: Sequence[str]) -> Target:
 
 PET_TARGETS = (
     pet_target("trimap"),
-    *(pet_target(reading, border) for reading in ("species", "binary") for border in ("pet", "background", "ignore")),
+    *(
+        pet_target(reading, border)
+        for reading in ("species", "binary")
+        for border in ("pet", "background", "ignore")
+    ),
 )
 
 
 def protocols_for(class_names: Sequence[str], part_names: Sequence[str]) -> list[Protocol]:
     """Every protocol that a model's classes can be merged into, on data with these parts.
 
-    A class that a protocol does not know is merged: cat and dog into pet; a predicted border into the background
-    where the protocol counts the true border so, else into pet. A protocol with a class that the model can never
-    predict is left out.
+    A class that a protocol does not know is merged: cat and dog into pet; a predicted border into the
+    background where the protocol counts the true border so, else into pet. A protocol with a class that the
+    model can never predict is left out.
 
     Raises InputError where no protocol is left: the model's classes are not those of the data.
     """
     targets = PET_TARGETS if tuple(part_names) == PET_PARTS else (own_target(part_names),)
     protocols = []
     for target in targets:
-        merged = {"cat": "pet", "dog": "pet", "border": "background" if target.name.endswith("background") else "pet"}
+        border = "background" if target.name.endswith("border_background") else "pet"
+        merged = {"cat": "pet", "dog": "pet", "border": border}
         names = [name if name in target.class_names else merged.get(name) for name in class_names]
         if set(names) == set(target.class_names):
             protocols.append(Protocol(target, tuple(target.class_names.index(str(name)) for name in names)))

@@ -13,8 +13,8 @@ import albumentations as A
 class Augmentation:
     """A pipeline of albumentations transforms whose draw depends on (seed, epoch, index) alone.
 
-    So neither the number of workers nor the order of the pictures changes what a picture becomes. Geometry moves
-    picture and mask together; masks are resampled nearest.
+    So neither the number of workers nor the order of the pictures changes what a picture becomes. Geometry
+    moves picture and mask together; masks are resampled nearest.
     """
 
     def __init__(self, transforms: Sequence[Any], seed: int) -> None:

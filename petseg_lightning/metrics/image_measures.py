@@ -11,8 +11,8 @@ NEAR_BOUNDARY = 3  # pixels
 def edge_contrast(image: np.ndarray, foreground: np.ndarray, window: int = 9) -> float:
     """How much the two sides of the foreground's outline differ in colour.
 
-    At each pixel of the outline, the distance in CIELAB between the mean colours of foreground and background in a
-    window around it; the mean over the outline, divided by 100 (black to white).
+    At each pixel of the outline, the distance in CIELAB between the mean colours of foreground and background
+    in a window around it; the mean over the outline, divided by 100 (black to white).
 
     Args:
         image: RGB uint8 (H,W,3).
@@ -35,7 +35,7 @@ def edge_contrast(image: np.ndarray, foreground: np.ndarray, window: int = 9) ->
 
 
 def boundary_error_share(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """The share of the wrong pixels that lie within 3 pixels of a boundary between true classes.
+    """The share of the wrong pixels that lie within 3 pixels of a boundary between true labels, 255 included.
 
     Args:
         truth: integer (H,W), 0..K-1 or 255 (ignored).

@@ -65,7 +65,8 @@ def _pet_share_scatter(per_image: pd.DataFrame) -> list[Chart]:
     groups = (share.rank(method="first") - 1) * TREND_GROUPS // share.count()
     trend = pd.concat([share, miou], axis=1).groupby(groups).median()
     description = (
-        f"The line joins the medians of {len(trend)} groups of equal size: IoU {trend['miou'].iloc[0]:.3f} where the pet is smallest, {trend['miou'].max():.3f} at best, "
+        f"The line joins the medians of {len(trend)} groups of equal size: "
+        f"IoU {trend['miou'].iloc[0]:.3f} where the pet is smallest, {trend['miou'].max():.3f} at best, "
         f"{trend['miou'].iloc[-1]:.3f} where it is largest."
     )
     return [
