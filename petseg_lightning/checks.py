@@ -45,17 +45,13 @@ def at_least(low: float) -> Rule:
 
 def between(low: float, high: float) -> Rule:
     """A number strictly between `low` and `high`."""
-    return Rule(
-        f"a number between {low} and {high}, both excluded", lambda v: _is_number(v) and low < v < high
-    )
+    return Rule(f"a number between {low} and {high}, both excluded", lambda v: _is_number(v) and low < v < high)
 
 
 def one_of(*allowed: Any) -> Rule:
     """One of the values given; true is not 1."""
     *names, last = map(shown, allowed)
-    return Rule(
-        f"{', '.join(names)} or {last}", lambda v: any(type(v) is type(a) and v == a for a in allowed)
-    )
+    return Rule(f"{', '.join(names)} or {last}", lambda v: any(type(v) is type(a) and v == a for a in allowed))
 
 
 def any_of(*rules: Rule) -> Rule:
@@ -81,12 +77,7 @@ AMOUNT = any_of(whole(1), Rule("a fraction up to 1.0", lambda v: isinstance(v, f
 FOLDER = Rule("the path of a folder", lambda v: isinstance(v, str) and bool(v))
 CLASS_NAMES = Rule(
     "a list of two or more different names",
-    lambda v: (
-        isinstance(v, list)
-        and all(isinstance(n, str) and n for n in v)
-        and len(v) == len(set(v))
-        and len(v) > 1
-    ),
+    lambda v: isinstance(v, list) and all(isinstance(n, str) and n for n in v) and len(v) == len(set(v)) and len(v) > 1,
 )
 
 RULES: dict[str, Rule] = {
@@ -117,9 +108,7 @@ RULES: dict[str, Rule] = {
     "model.depth": whole(1, 8),
     "model.last_channels": optional(whole(1)),
     "model.skip_connections": one_of(True, False),
-    "loss.class_weights": any_of(
-        one_of(None, "measured"), list_of("a list of weights, none below 0", at_least(0))
-    ),
+    "loss.class_weights": any_of(one_of(None, "measured"), list_of("a list of weights, none below 0", at_least(0))),
     "optimizer.lr": above(0),
     "optimizer.weight_decay": at_least(0),
     "optimizer.momentum": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
@@ -152,9 +141,7 @@ RULES: dict[str, Rule] = {
     "trainer.limit_train_batches": optional(AMOUNT),
     "trainer.limit_val_batches": optional(AMOUNT),
     "trainer.limit_test_batches": optional(AMOUNT),
-    "trainer.overfit_batches": any_of(
-        whole(0), Rule("a fraction", lambda v: isinstance(v, float) and 0 <= v <= 1)
-    ),
+    "trainer.overfit_batches": any_of(whole(0), Rule("a fraction", lambda v: isinstance(v, float) and 0 <= v <= 1)),
     "trainer.fast_dev_run": any_of(one_of(True, False), whole(1)),
     "trainer.log_every_n_steps": whole(1),
     "trainer.num_sanity_val_steps": whole(-1),
@@ -202,9 +189,7 @@ def _contradictions(values: dict, multirun: bool) -> list[str]:
     data, trainer = values.get("data", {}), values.get("trainer", {})
     problems = []
     if data and "_target_" not in data and "ckpt" not in values:
-        problems.append(
-            "data=checkpoint only works where a checkpoint is read (evaluate): choose another data="
-        )
+        problems.append("data=checkpoint only works where a checkpoint is read (evaluate): choose another data=")
     if data.get("target") == "trimap" and data.get("border") is not None:
         problems.append(
             f"data.border={data['border']} must be null with data.target=trimap, where the border is a class"

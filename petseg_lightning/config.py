@@ -35,7 +35,7 @@ from petseg_lightning.failures import HINT, remove_if_unused, report
 from petseg_lightning.help_text import door_help
 from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key, unknown_option
 
-__all__ = ["build", "compose", "config_dir", "door"]
+__all__ = ["build", "compose", "config_dir", "door", "plain"]
 
 # Hydra's flags for a configuration from elsewhere, or for none: it composes then without our help.
 NOT_OUR_CONFIG = (
@@ -52,9 +52,7 @@ class UsageError(InputError):
     """A command line that cannot be read: exit code 2."""
 
 
-def compose(
-    door: str, overrides: Sequence[str] = (), output_dir: str | os.PathLike[str] | None = None
-) -> DictConfig:
+def compose(door: str, overrides: Sequence[str] = (), output_dir: str | os.PathLike[str] | None = None) -> DictConfig:
     """The configuration that a door would get from these overrides, with everything resolved.
 
     Args:
@@ -104,6 +102,13 @@ def build(node: Any, **arguments: Any) -> Any:
             raise cause from None
         where = str(error).rpartition("full_key: ")[2] if "full_key: " in str(error) else node.get("_target_")
         raise InputError(f"{where}: {_words(cause or error)} {HINT}") from error
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A part of the configuration as plain dicts and lists, with everything resolved."""
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def _load(door: str, overrides: Sequence[str]) -> DictConfig:

@@ -28,7 +28,10 @@ def describe_environment() -> dict[str, Any]:
     """Versions, git commit (None outside a checkout), and hardware of this process, as plain values."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))},
+        "git": {
+            "commit": _git("rev-parse", "HEAD"),
+            "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        },
         "hardware": {
             "processor": _processor(),
             "cores": os.cpu_count(),

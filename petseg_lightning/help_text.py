@@ -64,9 +64,7 @@ def door_help(door: str, cfg: DictConfig) -> str:
 def overview() -> str:
     """What `petseg --help` prints: the doors."""
     lines = columns((door, explanation(door)) for door in doors())
-    return "\n".join(
-        ["Usage: petseg <door> [key=value ...]", "", *lines, "", "petseg <door> --help explains each."]
-    )
+    return "\n".join(["Usage: petseg <door> [key=value ...]", "", *lines, "", "petseg <door> --help explains each."])
 
 
 def columns(rows: Iterable[tuple[str, str]], margin: int = 2) -> list[str]:
@@ -87,9 +85,7 @@ def columns(rows: Iterable[tuple[str, str]], margin: int = 2) -> list[str]:
 def _choices(door: str) -> Iterator[str]:
     for group, default in groups(door).items():
         yield f"  {group}"
-        marked = (
-            (f"{'*' if o == default else ' '} {o}", explanation(f"{group}/{o}")) for o in options(group)
-        )
+        marked = ((f"{'*' if o == default else ' '} {o}", explanation(f"{group}/{o}")) for o in options(group))
         yield from columns(marked, margin=4)
 
 
@@ -103,6 +99,5 @@ def _keys(door: str, cfg: DictConfig) -> list[tuple[str, str]]:
     ]
     common = [key for key in COMMON_KEYS if key in flat]
     return [
-        (f"{key}={shown(flat[key])}", comment(key, groups(door).get(key.partition(".")[0])))
-        for key in [*own, *common]
+        (f"{key}={shown(flat[key])}", comment(key, groups(door).get(key.partition(".")[0]))) for key in [*own, *common]
     ]

@@ -32,6 +32,10 @@ class SegmentationModule(LightningModule):
         description: plain values stored in every checkpoint: what rebuilds this module.
     """
 
+    mean: Tensor
+    std: Tensor
+    class_of_part: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -115,7 +119,7 @@ class SegmentationModule(LightningModule):
         if self.total_steps_argument is not None:
             steps[self.total_steps_argument] = int(self.trainer.estimated_stepping_batches)
         scheduler = self.build_scheduler(optimizer, **steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **self.scheduler_options}}  # type: ignore[return-value,typeddict-item]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **self.scheduler_options}}  # type: ignore[return-value]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.description

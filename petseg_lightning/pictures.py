@@ -1,10 +1,11 @@
 """Pictures of pictures: class colours, overlays, panels."""
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from itertools import chain, count
 
 import numpy as np
-from matplotlib.colors import hsv_to_rgb, to_hex
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
@@ -28,7 +29,7 @@ def class_colours(class_names: Sequence[str]) -> dict[str, str]:
     for name in class_names:
         if name in _COLOURS and _COLOURS[name] not in own.values():
             own[name] = _COLOURS[name]
-    turns = (hsv_to_rgb((i * 0.618 % 1, 0.45 + 0.4 * (i % 2), 0.8)) for i in count())
+    turns = (hsv_to_rgb(i * 0.618 % 1, 0.45 + 0.4 * (i % 2), 0.8) for i in count())
     free = (colour for colour in chain(_OTHERS, map(to_hex, turns)) if colour not in own.values())
     return {name: own.get(name) or next(free) for name in class_names}
 

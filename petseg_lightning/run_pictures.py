@@ -38,13 +38,12 @@ def write_pictures(
     spread = np.linspace(0, len(per_image) - 1, min(NUM_GRID, len(per_image))).round().astype(int)
     worst = per_image["miou"].sort_values(kind="stable").index[:NUM_WORST]
     colours = list(class_colours(module.target.class_names).values())
+    described = per_image[["name", "miou", "accuracy"]].astype(object).where(per_image.notna(), None)
     entries = []
     for row, role in [*((row, "grid") for row in spread), *((row, "worst") for row in worst)]:
         item = dataset[int(indices[row])]
         truth, prediction = predict_item(module, item)
-        entry: dict[str, Any] = {"name": per_image.at[row, "name"], "role": role}
-        for score in ("miou", "accuracy"):
-            entry[score] = float(per_image.at[row, score]) if pd.notna(per_image.at[row, score]) else None
+        entry: dict[str, Any] = {**described.loc[row], "role": role}
         for kind, picture in (
             ("image", item["image"]),
             ("truth", overlay(item["image"], truth, colours)),

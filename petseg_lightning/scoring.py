@@ -9,7 +9,7 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
-from petseg_lightning.config import build
+from petseg_lightning.config import build, plain
 from petseg_lightning.data.targets import protocols_for
 from petseg_lightning.evaluation import evaluate
 from petseg_lightning.inference.checkpoint import find_checkpoint, load_module
@@ -54,8 +54,7 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
 
 def _with_data_of(cfg: DictConfig, description: dict[str, Any]) -> DictConfig:
     """The config with the checkpoint's data where none is chosen, and always with the checkpoint's image size."""
-    data = OmegaConf.to_container(cfg.data, resolve=True)
-    assert isinstance(data, dict)
+    data = plain(cfg.data)
     if "_target_" not in data:
         data = {**description["data"], **{key: value for key, value in data.items() if value is not None}}
     image_size = description["preprocessing"]["image_size"]

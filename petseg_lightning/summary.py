@@ -16,7 +16,12 @@ def print_summary(metrics: dict[str, Any], folder: Path) -> None:
     for split in splits:
         table.add_column(split, justify="right", style="bold" if split == metrics["reported_split"] else None)
     table.add_row("images", *(f"{result['num_images']:,}" for result in metrics["splits"].values()), end_section=True)
-    rows = {"accuracy": "accuracy", "mean IoU": "miou", "mean IoU of an image": "mean_image_miou", "lowest": "lowest_image_miou"}
+    rows = {
+        "accuracy": "accuracy",
+        "mean IoU": "miou",
+        "mean IoU of an image": "mean_image_miou",
+        "lowest": "lowest_image_miou",
+    }
     for label, key in rows.items():
         table.add_row(label, *(_number(scores[key]) for scores in splits.values()))
     for name in metrics["class_names"]:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from petseg_lightning import __version__
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.callbacks.throughput import Throughput
-from petseg_lightning.config import build
+from petseg_lightning.config import build, plain
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import InputError
@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     resume = None if cfg.ckpt_path is None else find_checkpoint(cfg.ckpt_path, "last.ckpt")
     quiet_libraries()
     seed_everything(cfg.seed, workers=True, verbose=False)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and nothing here reads such memory
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     if resume is not None:
@@ -101,10 +101,7 @@ def build_datamodule(cfg: DictConfig) -> SegmentationDataModule:
 def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> SegmentationModule:
     """The untrained model of a config for the classes of the data."""
     target = datamodule.target
-    model = OmegaConf.to_container(cfg.model, resolve=True)
-    data = OmegaConf.to_container(cfg.data, resolve=True)
-    assert isinstance(model, dict)
-    assert isinstance(data, dict)
+    model, data = plain(cfg.model), plain(cfg.data)
     weights = cfg.loss.get("class_weights")
     overrides = {"class_weights": datamodule.class_weights()} if weights == "measured" else {}
     module = SegmentationModule(
@@ -165,10 +162,11 @@ def _log_results(loggers: list[Logger], cfg: DictConfig, metrics: dict[str, Any]
     final = {split: result["protocols"][metrics["headline"]] for split, result in metrics["splits"].items()}
     values = {f"test/{name}": final["test"][name] for name in ("accuracy", "miou", "mean_dice", "mean_image_miou")}
     values |= {f"test/iou_{name}": iou for name, iou in final["test"]["iou"].items()}
-    values |= {f"final/{split}_{name}": final[split][name] for split in ("train", "val") for name in ("accuracy", "miou")}
+    values |= {
+        f"final/{split}_{name}": final[split][name] for split in ("train", "val") for name in ("accuracy", "miou")
+    }
     values = {key: value for key, value in values.items() if value is not None}
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
+    config = plain(cfg)
     hparams = {key: config[key] for key in HPARAMS}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):

@@ -18,10 +18,7 @@ MODULES = {
 }
 DOORS = {"train", "evaluate", "predict", "export", "compare", "audit", "benchmark", "app", "report.__main__"}
 TOP = DOORS | {"config", "cli"}  # what speaks to Hydra
-BODIES = {
-    "training",
-    "scoring",
-}  # what a door imports once it runs: heavy, given a config, without Hydra itself
+BODIES = {"training", "scoring", "benchmarking"}  # what a door imports once it runs: heavy, given a config, without Hydra itself
 PURE = {"models", "losses", "metrics"}
 HEAVY = {"torch", "torchvision", "torchmetrics", "lightning", "albumentations"}  # seconds to import
 
@@ -51,9 +48,7 @@ def imports(module: str, executed: bool = False) -> frozenset[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module}: a relative import; write it in full"
-            names |= {str(node.module)} | {
-                f"{node.module}.{alias.name}" for alias in node.names
-            } & MODULES.keys()
+            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
     return frozenset(name if name in MODULES else name.partition(".")[0] for name in names)
 
 

@@ -17,9 +17,7 @@ from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, heade
 from petseg_lightning.config import build, compose
 
 FILES = sorted(path.relative_to(config_dir()).as_posix() for path in config_dir().rglob("*.yaml"))
-CHOICES = [
-    (door, f"{group}={option}") for door in doors() for group in groups(door) for option in options(group)
-]
+CHOICES = [(door, f"{group}={option}") for door in doors() for group in groups(door) for option in options(group)]
 GIVEN = {"ckpt": "x", "run": "x", "data.class_names": "[a,b]", "data.root": "x"}
 
 
@@ -76,9 +74,7 @@ def test_a_file_can_be_chosen_with_some_door_or_is_a_root_or_fragment(file):
         assert not group or any(choice == f"{group}={name}" for _, choice in CHOICES)
 
 
-@pytest.mark.parametrize(
-    ("door", "choice"), [pair for pair in CHOICES if pair != ("train", "data=checkpoint")]
-)
+@pytest.mark.parametrize(("door", "choice"), [pair for pair in CHOICES if pair != ("train", "data=checkpoint")])
 def test_an_option_composes_and_its_values_pass_the_checks(door, choice):
     missing = OmegaConf.missing_keys(compose(door, [choice]))
     check(compose(door, [choice, *(f"{key}={GIVEN[key]}" for key in missing)]))
@@ -101,9 +97,7 @@ def test_the_examples_of_a_door_are_right(door):
         assert (petseg, name) == ("petseg", door)
         multirun = "-m" in overrides
         settings = [setting for setting in overrides if setting != "-m"]
-        values = [
-            setting.split("=")[1].split(",") if multirun else [setting.split("=")[1]] for setting in settings
-        ]
+        values = [setting.split("=")[1].split(",") if multirun else [setting.split("=")[1]] for setting in settings]
         for job in itertools.product(*values):
             check(compose(door, [f"{s.split('=')[0]}={v}" for s, v in zip(settings, job, strict=True)]))
 

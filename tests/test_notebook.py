@@ -37,14 +37,10 @@ def code_cells(notebook):
 def executed(tmp_path_factory):
     """The notebook after its execution, and what its variables hold at the end."""
     notebook, folder = read(), tmp_path_factory.mktemp("notebook")
-    (parameters,) = (
-        i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())
-    )
+    (parameters,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
     settings = {**TINY, "FOLDER": str(folder / "out")}
     assert settings.keys() == {
-        node.id
-        for node in ast.walk(ast.parse(notebook.cells[parameters].source))
-        if isinstance(node, ast.Name)
+        node.id for node in ast.walk(ast.parse(notebook.cells[parameters].source)) if isinstance(node, ast.Name)
     }
     injected = new_code_cell("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
     notebook.cells.insert(parameters + 1, injected)

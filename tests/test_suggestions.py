@@ -48,7 +48,9 @@ def test_a_habit_leads_to_keys_that_exist_and_that_likeness_does_not_find(habit,
     assert any(nearest_key(habit, VALID[door]) not in HABITS[habit] for door in ("train", "evaluate"))
 
 
-@pytest.mark.parametrize("habit", ["epochs", "imgsz", "img_size", "batch", "lr0", "gpus", "workers", "resume", "weights"])
+@pytest.mark.parametrize(
+    "habit", ["epochs", "imgsz", "img_size", "batch", "lr0", "gpus", "workers", "resume", "weights"]
+)
 def test_the_common_habits_of_other_tools_are_understood(habit):
     meant = {
         "epochs": "trainer.max_epochs",
@@ -75,9 +77,7 @@ def test_a_key_of_another_option_names_it():
 
 
 def test_an_unknown_key_without_likeness_says_where_to_look():
-    assert unknown_key("zzzzzz", VALID["train"]) == (
-        "unknown key zzzzzz, --help lists the choices, --cfg job all keys"
-    )
+    assert unknown_key("zzzzzz", VALID["train"]) == ("unknown key zzzzzz, --help lists the choices, --cfg job all keys")
 
 
 def test_an_unknown_option_is_answered_with_all_options():

@@ -22,7 +22,12 @@ class Throughput(Callback):
         self._start = perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
         self._images += len(batch["image"])
         if trainer.is_last_batch:

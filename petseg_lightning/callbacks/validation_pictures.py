@@ -1,7 +1,5 @@
 """What the model sees, at every validation, in TensorBoard."""
 
-from typing import Any
-
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -30,7 +28,7 @@ class ValidationPictures(Callback):
         if not loggers:
             return
         assert isinstance(pl_module, SegmentationModule)
-        datamodule: Any = trainer.datamodule
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, SegmentationDataModule)
         sheet = np.asarray(self._panel(pl_module, SegmentationDataset(datamodule.pictures("val"))))
         figure = confusion_figure(pl_module.validation_matrix.numpy(), pl_module.target.class_names)

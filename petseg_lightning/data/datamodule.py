@@ -171,9 +171,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(
-                len(dataset), shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size
-            ),
+            sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size),
             num_workers=workers,
             collate_fn=collate,
             generator=torch.Generator(),  # else it draws from the global one, the more often the fewer workers

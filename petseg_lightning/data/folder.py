@@ -63,9 +63,7 @@ class FolderDataModule(SegmentationDataModule):
         if (self.root / "train").is_dir() and (self.root / "test").is_dir():
             return {"trainval": self._read_folder(self.root / "train"), "test": self._read_folder(self.root / "test")}
         everything = self._read_folder(self.root)
-        held_out = set(
-            stratified_holdout([sample.breed for sample in everything], self.test_fraction, self.split_seed)
-        )
+        held_out = set(stratified_holdout([sample.breed for sample in everything], self.test_fraction, self.split_seed))
         return {
             "trainval": [sample for i, sample in enumerate(everything) if i not in held_out],
             "test": [everything[i] for i in sorted(held_out)],

@@ -80,9 +80,7 @@ class OxfordPetDataModule(SegmentationDataModule):
 def _read_list(folder: Path, split: str) -> list[Sample]:
     path = folder / "annotations" / f"{split}.txt"
     if not path.is_file():
-        raise InputError(
-            f"{path} is missing: {folder} is not a whole Oxford-IIIT Pet; extract both archives again"
-        )
+        raise InputError(f"{path} is missing: {folder} is not a whole Oxford-IIIT Pet; extract both archives again")
     samples = []
     for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
         if not line.strip() or line.startswith("#"):

@@ -25,9 +25,7 @@ def stratified_holdout(groups: Sequence[str], fraction: float, seed: int) -> lis
     by_remainder = sorted(shares, key=lambda group: (counts[group] - shares[group], group))
     for group in by_remainder[:missing]:
         counts[group] += 1
-    return sorted(
-        int(i) for group in sorted(members) for i in rng.permutation(members[group])[: counts[group]]
-    )
+    return sorted(int(i) for group in sorted(members) for i in rng.permutation(members[group])[: counts[group]])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -59,9 +59,7 @@ class SyntheticPetDataModule(OxfordPetDataModule):
 
     def prepare_data(self) -> None:
         """Draw the pets, unless they are there. Raises what write_synthetic_pets does."""
-        write_synthetic_pets(
-            self.root, self.num_trainval, self.num_test, self.picture_size, self.synthetic_seed
-        )
+        write_synthetic_pets(self.root, self.num_trainval, self.num_test, self.picture_size, self.synthetic_seed)
 
 
 def write_synthetic_pets(root: Path, num_trainval: int, num_test: int, picture_size: int, seed: int) -> None:
@@ -105,9 +103,7 @@ def write_synthetic_pets(root: Path, num_trainval: int, num_test: int, picture_s
 
 def _check(values: dict[str, int]) -> None:
     lowest = {"num_trainval": 1, "num_test": 1, "picture_size": MIN_PICTURE_SIZE, "seed": 0}
-    low = [
-        f"{name}={values[name]} is below {least}" for name, least in lowest.items() if values[name] < least
-    ]
+    low = [f"{name}={values[name]} is below {least}" for name, least in lowest.items() if values[name] < least]
     if low:
         raise InputError(f"pets cannot be drawn with {', '.join(low)}; give at least that")
 
@@ -161,9 +157,7 @@ class _Drawing:
         options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
         (folder / "images" / f"{self.name}.jpg").write_bytes(jpeg.tobytes())
-        (folder / "annotations" / "trimaps" / f"{self.name}.png").write_bytes(
-            cv2.imencode(".png", trimap)[1].tobytes()
-        )
+        (folder / "annotations" / "trimaps" / f"{self.name}.png").write_bytes(cv2.imencode(".png", trimap)[1].tobytes())
 
 
 def _write(folder: Path, manifest: dict[str, object], drawings: list[_Drawing], size: int, seed: int) -> None:

@@ -71,11 +71,7 @@ def own_target(class_names: Sequence[str]) -> Target:
 
 PET_TARGETS = (
     pet_target("trimap"),
-    *(
-        pet_target(reading, border)
-        for reading in ("species", "binary")
-        for border in ("pet", "background", "ignore")
-    ),
+    *(pet_target(reading, border) for reading in ("species", "binary") for border in ("pet", "background", "ignore")),
 )
 
 

@@ -21,9 +21,7 @@ class Augmentation:
         self.seed = seed
         self.pipeline = A.Compose(list(transforms), mask_interpolation=0, save_applied_params=False)
 
-    def __call__(
-        self, image: np.ndarray, parts: np.ndarray, epoch: int, index: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, image: np.ndarray, parts: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H,W,3) and parts uint8 (H,W) to the same, augmented."""
         state = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)
         self.pipeline.set_random_seed(int(state[0]))

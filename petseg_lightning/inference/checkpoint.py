@@ -30,7 +30,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         description = checkpoint[CHECKPOINT_KEY]
         assert {"model", "target", "preprocessing", "data"} <= description.keys()
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:
         raise InputError(
             f"{path} is not a checkpoint of petseg_lightning; give a .ckpt file that its training wrote"
         ) from error
@@ -51,7 +59,10 @@ def load_module(path: str | Path) -> SegmentationModule:
     """A trained model for evaluation or prediction, on the CPU, from a checkpoint or a run folder."""
     checkpoint = read_checkpoint(find_checkpoint(path))
     description = checkpoint[CHECKPOINT_KEY]
-    target = Target(**{key: tuple(v) if isinstance(v, list) else v for key, v in description["target"].items()})
+    stored: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in description["target"].items()
+    }
+    target = Target(**stored)
     network = build_network(description["model"], len(target.class_names))
     module = SegmentationModule(
         network,

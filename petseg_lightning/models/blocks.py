@@ -16,9 +16,7 @@ def require_at_least(minimum: int, **sizes: int) -> None:
     """Raise InputError for the first of the named sizes that is not an integer of at least `minimum`."""
     for name, value in sizes.items():
         if not isinstance(value, int) or value < minimum:
-            raise InputError(
-                f"{name}={value!r} cannot build a network: it must be an integer; give {minimum} or more"
-            )
+            raise InputError(f"{name}={value!r} cannot build a network: it must be an integer; give {minimum} or more")
 
 
 def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, multiple: int) -> Tensor:

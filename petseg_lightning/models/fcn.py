@@ -31,9 +31,7 @@ class FCN(nn.Module):
         self.multiple = 2**depth
         self.encoder = Encoder(base_channels, depth)
         scored_widths = [*self.encoder.widths[1:], self.encoder.widths[-1]]  # stages 1..D-1, bottleneck
-        self.classifiers = nn.ModuleList(
-            nn.Conv2d(width, num_classes, kernel_size=1) for width in scored_widths
-        )
+        self.classifiers = nn.ModuleList(nn.Conv2d(width, num_classes, kernel_size=1) for width in scored_widths)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores of every pixel.

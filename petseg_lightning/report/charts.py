@@ -47,9 +47,7 @@ class Axis:
 
     def ticks(self, integer: bool = False) -> list[float]:
         """About five round values within the axis."""
-        values = MaxNLocator(nbins=5, integer=integer, steps=[1, 2, 2.5, 5, 10]).tick_values(
-            self.low, self.high
-        )
+        values = MaxNLocator(nbins=5, integer=integer, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
         return [float(value) for value in values if self.low <= value <= self.high]
 
     def pixel(self, value: float) -> float:
@@ -74,7 +72,7 @@ def line_chart(
         best: the epoch to mark.
     """
     x = Axis("epoch", *_limits(value for one in series for value in one.x), LEFT, RIGHT)
-    y = Axis("", *(y_limits or _limits(value for one in series for value in one.y)), BOTTOM, TOP)
+    y = Axis("", *(y_limits or _limits(value for one in series for value in one.y)), TOP, BOTTOM)
     body = [_grid(x, y, integer=True)]
     if best is not None:
         anchor = "end" if best > (x.low + x.high) / 2 else "start"
@@ -85,9 +83,7 @@ def line_chart(
             ).format(x.pixel(best), TOP, BOTTOM, TOP - 8, anchor, best)
         )
     body += [_line(one, x, y) for one in series]
-    return Chart(
-        title, description, _svg(title, description, body), _legend(series) if len(series) > 1 else []
-    )
+    return Chart(title, description, _svg(title, description, body), _legend(series) if len(series) > 1 else [])
 
 
 def scatter(
@@ -113,15 +109,11 @@ def scatter(
     body = [_grid(x, y)]
     for one in series:
         points = [
-            Markup('<circle cx="{}" cy="{}" r="3"><title>{}</title></circle>').format(
-                x.pixel(a), y.pixel(b), tip
-            )
+            Markup('<circle cx="{}" cy="{}" r="3"><title>{}</title></circle>').format(x.pixel(a), y.pixel(b), tip)
             for a, b, tip in zip(one.x, one.y, one.tips, strict=True)
             if np.isfinite([a, b]).all()
         ]
-        body.append(
-            Markup('<g class="points" style="color:{}">{}</g>').format(one.colour, Markup("").join(points))
-        )
+        body.append(Markup('<g class="points" style="color:{}">{}</g>').format(one.colour, Markup("").join(points)))
     if line is not None:
         body.append(_line(line, x, y))
         series = [*series, line]

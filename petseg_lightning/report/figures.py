@@ -27,9 +27,7 @@ def learning_curves(run: RunFolder, colours: dict[str, str]) -> list[Chart]:
             if column in epochs and epochs[column].notna().any()
         ]
         lasts = ", ".join(f"{one.label} {one.y[-1]:.3f}" for one in series)
-        return (
-            [line_chart(title, f"After the last epoch: {lasts}.", series, y_limits, best)] if series else []
-        )
+        return [line_chart(title, f"After the last epoch: {lasts}.", series, y_limits, best)] if series else []
 
     classes = {f"val/iou_{name}": name for name in run.metrics["class_names"]}
     return [
@@ -84,9 +82,7 @@ def _pet_share_scatter(per_image: pd.DataFrame) -> list[Chart]:
 def _points(per_image: pd.DataFrame, x: pd.Series, y: pd.Series) -> list[Series]:
     """One series per species."""
     species = per_image["species"].fillna("picture") if "species" in per_image else "picture"
-    tips = per_image.apply(
-        lambda row: f"{row['name']}: IoU {row.miou:.3f}, accuracy {row.accuracy:.3f}", axis=1
-    )
+    tips = per_image.apply(lambda row: f"{row['name']}: IoU {row.miou:.3f}, accuracy {row.accuracy:.3f}", axis=1)
     frame = pd.DataFrame({"x": x, "y": y, "tip": tips, "species": species})
     return [
         Series(str(name), list(group.x), list(group.y), COLOURS[i % len(COLOURS)], list(group.tip))

@@ -60,7 +60,7 @@ def write_report(run_folder: Path) -> Path:
     environment.filters.update(number=number, percent=percent, signed=signed, embed=embed, flatten=flatten)
     html = environment.get_template("template.html.j2").render(_context(run))
     report = run_folder / "report.html"
-    write_text(report, html)
+    write_text(report, html.lstrip())
     return report
 
 
@@ -93,9 +93,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """The leaves of nested mappings under dotted names; a list is a leaf."""
     leaves = []
     for key, value in tree.items():
-        leaves += (
-            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-        )
+        leaves += flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
     return leaves
 
 
@@ -103,9 +101,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
     splits = run.metrics["splits"]
     scored = "test" if "test" in splits else next(iter(splits))
     headline = splits[scored]["protocols"][run.metrics["headline"]]
-    colours = dict(zip(run.metrics["class_names"], cycle(COLOURS), strict=False)) | run.metrics.get(
-        "colors", {}
-    )
+    colours = dict(zip(run.metrics["class_names"], cycle(COLOURS), strict=False)) | run.metrics.get("colors", {})
     causes = measure_causes(run.per_image)
     return {
         "run": run,
@@ -161,9 +157,7 @@ def _comparisons(run: RunFolder, scored: str) -> list[Comparison]:
             PAPER["miou"],
             "mean over the classes, one matrix for all pictures",
         ),
-        Comparison(
-            "Lowest picture", score(scored, "lowest_image_miou"), PAPER["lowest"], "mean IoU of the worst one"
-        ),
+        Comparison("Lowest picture", score(scored, "lowest_image_miou"), PAPER["lowest"], "mean IoU of the worst one"),
         Comparison("Over-fitting gap", gap, PAPER["gap"], f"training accuracy less {scored} accuracy"),
     ]
 

@@ -56,9 +56,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not valid JSON ({error}); {remedy}.") from error
     missing = [key for key in METRICS_KEYS if key not in metrics]
     if missing:
-        raise InputError(
-            f"{path} lacks {', '.join(missing)}: it is not of a train or evaluate run; {remedy}."
-        )
+        raise InputError(f"{path} lacks {', '.join(missing)}: it is not of a train or evaluate run; {remedy}.")
     return metrics
 
 

@@ -110,7 +110,9 @@ def test_checkpoints_hold_plain_values_only(trained_run):
     for name in ("best", "last"):
         checkpoint = torch.load(trained_run() / f"checkpoints/{name}.ckpt", weights_only=True)
         assert {"model", "target", "preprocessing", "data", "version"} <= checkpoint[CHECKPOINT_KEY].keys()
-        assert set(checkpoint["state_dict"]) == {f"network.{key}" for key in load_module(trained_run()).network.state_dict()}
+        assert set(checkpoint["state_dict"]) == {
+            f"network.{key}" for key in load_module(trained_run()).network.state_dict()
+        }
 
 
 def test_a_checkpoint_cannot_name_code_to_run(trained_run, tmp_path):

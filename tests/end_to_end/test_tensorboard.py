@@ -26,7 +26,9 @@ def test_every_validation_shows_the_same_pictures_and_the_confusion_matrix(event
         images = events.Images(tag)
         assert len(images) == 2
         assert len({(image.width, image.height) for image in images}) == 1
-    assert events.Images("val/pictures")[0].encoded_image_string != events.Images("val/pictures")[1].encoded_image_string
+    assert (
+        events.Images("val/pictures")[0].encoded_image_string != events.Images("val/pictures")[1].encoded_image_string
+    )
 
 
 def test_hyperparameters_stand_beside_the_final_scores(events):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -47,8 +48,11 @@ def assert_same_weights(one, other):
 def test_leaves_exactly_the_files_of_a_run_folder(trained_run):
     folder = trained_run()
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    pictures = {entry[kind] for entry in json.loads((folder / "pictures/pictures.json").read_text())
-                for kind in ("image", "truth", "prediction")}
+    pictures = {
+        entry[kind]
+        for entry in json.loads((folder / "pictures/pictures.json").read_text())
+        for kind in ("image", "truth", "prediction")
+    }
     events = {name for name in found if name.startswith("tensorboard/events.out.tfevents.")}
     assert events
     assert found - events == FILES | {f"pictures/{name}" for name in pictures}
@@ -62,12 +66,14 @@ def test_scores_agree_with_an_independent_evaluation(trained_run, small_override
     network = UNet(3, base_channels=4)
     network.load_state_dict({key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()})
     network.eval()
-    with open(f"{root}/annotations/test.txt") as file:
-        names = [line.split()[0] for line in file if not line.startswith("#")]
+    lines = Path(root, "annotations/test.txt").read_text().splitlines()
+    names = [line.split()[0] for line in lines if not line.startswith("#")]
     truths, predictions = [], []
     for name in names:
         image = Image.open(f"{root}/images/{name}.jpg").resize((32, 32), Image.Resampling.BILINEAR)
-        trimap = np.asarray(Image.open(f"{root}/annotations/trimaps/{name}.png").resize((32, 32), Image.Resampling.NEAREST))
+        trimap = np.asarray(
+            Image.open(f"{root}/annotations/trimaps/{name}.png").resize((32, 32), Image.Resampling.NEAREST)
+        )
         pixels = (np.asarray(image, np.float32) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         with torch.no_grad():
             logits = network(torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None])
@@ -102,7 +108,9 @@ def test_tables_agree_with_each_other(trained_run):
     assert scores["lowest_image_miou"] == pytest.approx(table["miou"].min(), abs=1e-5)
     assert set(table["species"]) == {"cat", "dog"}
     assert {split: result["num_images"] for split, result in metrics["splits"].items()} == {
-        "test": 11, "train": 34, "val": 8,
+        "test": 11,
+        "train": 34,
+        "val": 8,
     }
 
 
@@ -120,7 +128,7 @@ def test_same_seed_gives_the_same_weights_and_metrics_with_and_without_workers(t
     assert not torch.equal(final_weights(other)["network.classifier.weight"], runs[0][0]["network.classifier.weight"])
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -130,14 +138,14 @@ class KillAfter(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.current_epoch == self.epoch and batch_idx == 3:
-            raise Killed
+            raise KilledError
 
 
 def test_a_killed_and_resumed_training_ends_where_the_undisturbed_one_ends(train_small, small_overrides, tmp_path):
     options = ("trainer.max_epochs=4", "augmentation=light", "scheduler=one_cycle", "optimizer=sgd")
     whole = train_small(tmp_path / "whole", *options)
     killer = ["+callbacks.kill._target_=test_training.KillAfter", "+callbacks.kill.epoch=2"]
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_small(tmp_path / "killed", *options, *killer)
     assert not (tmp_path / "killed" / "metrics.json").exists()
     resumed = train_small(tmp_path / "resumed", *options, f"ckpt_path={tmp_path / 'killed'}")
@@ -216,7 +224,11 @@ def test_debug_presets(train_small, tmp_path, preset):
 def test_options_train(train_small, tmp_path, options):
     overrides = list(options)
     if "callbacks=early_stopping" in overrides:
-        overrides += ["callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1", "trainer.max_epochs=9"]
+        overrides += [
+            "callbacks.early_stopping.patience=1",
+            "callbacks.early_stopping.min_delta=1",
+            "trainer.max_epochs=9",
+        ]
     metrics = train_small(tmp_path, *overrides)
     assert 0 < metrics["splits"]["test"]["protocols"][metrics["headline"]]["accuracy"] < 1
     assert metrics["epochs"] == 2
@@ -224,10 +236,8 @@ def test_options_train(train_small, tmp_path, options):
 
 def test_loggers_are_closed_when_a_training_fails(small_overrides, tmp_path, monkeypatch):
     closed = []
-    monkeypatch.setattr(
-        "lightning.pytorch.loggers.TensorBoardLogger.finalize", lambda self, status: closed.append(status)
-    )
+    monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger.finalize", lambda _, status: closed.append(status))
     killer = ["+callbacks.kill._target_=test_training.KillAfter", "+callbacks.kill.epoch=0"]
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(compose("train", [*small_overrides, *killer], output_dir=tmp_path))
     assert closed[-1] == "failed"

@@ -81,9 +81,7 @@ def test_weights_stay_out_of_the_state_dict_but_move_with_the_module():
 @pytest.mark.parametrize("count", [2, 4])
 def test_wrong_number_of_weights_is_refused(count):
     logits, masks = batch()
-    with pytest.raises(
-        InputError, match=rf"class_weights=\[1.0, .* has {count} weights for 3 classes; give one"
-    ):
+    with pytest.raises(InputError, match=rf"class_weights=\[1.0, .* has {count} weights for 3 classes; give one"):
         CrossEntropyLoss([1] * count)(logits, masks)
 
 

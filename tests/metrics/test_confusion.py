@@ -35,9 +35,7 @@ def test_counts_are_those_of_torchmetrics_and_sklearn():
     metric = ConfusionMatrix(4, 4)
     metric.update(confusion_counts(predictions, masks, 4, 4))
     valid = masks != IGNORE
-    assert torch.equal(
-        metric.compute(), MulticlassConfusionMatrix(4, ignore_index=IGNORE)(predictions, masks)
-    )
+    assert torch.equal(metric.compute(), MulticlassConfusionMatrix(4, ignore_index=IGNORE)(predictions, masks))
     np.testing.assert_array_equal(
         metric.compute().numpy(), confusion_matrix(masks[valid], predictions[valid], labels=range(4))
     )

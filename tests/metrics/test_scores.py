@@ -73,12 +73,8 @@ def test_scores_are_those_of_sklearn():
     for name, function in per_class.items():
         np.testing.assert_allclose(actual[name], function(true, predicted, average=None), err_msg=name)
     assert actual["accuracy"].item() == pytest.approx(sklearn_metrics.accuracy_score(true, predicted))
-    assert actual["miou"].item() == pytest.approx(
-        sklearn_metrics.jaccard_score(true, predicted, average="macro")
-    )
-    assert actual["mean_dice"].item() == pytest.approx(
-        sklearn_metrics.f1_score(true, predicted, average="macro")
-    )
+    assert actual["miou"].item() == pytest.approx(sklearn_metrics.jaccard_score(true, predicted, average="macro"))
+    assert actual["mean_dice"].item() == pytest.approx(sklearn_metrics.f1_score(true, predicted, average="macro"))
 
 
 def test_scores_are_those_of_torchmetrics():

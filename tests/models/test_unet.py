@@ -52,9 +52,7 @@ def reference_logits(network: UNet, images: torch.Tensor) -> torch.Tensor:
 
     def block(name: str, x: torch.Tensor) -> torch.Tensor:
         for conv, norm in ((0, 1), (3, 4)):
-            x = nn.functional.conv2d(
-                x, weights[f"{name}.{conv}.weight"], weights[f"{name}.{conv}.bias"], padding=1
-            )
+            x = nn.functional.conv2d(x, weights[f"{name}.{conv}.weight"], weights[f"{name}.{conv}.bias"], padding=1)
             mean, var, gain, bias = (
                 weights[f"{name}.{norm}.{key}"].view(-1, 1, 1)
                 for key in ("running_mean", "running_var", "weight", "bias")

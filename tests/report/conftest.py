@@ -129,14 +129,10 @@ def curves(epochs: int) -> pd.DataFrame:
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> Image.Image:
     palette = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS.values()])
-    return Image.fromarray(
-        (np.where(mask[..., None] == 1, image, 0.4 * image + 0.6 * palette[mask])).astype(np.uint8)
-    )
+    return Image.fromarray((np.where(mask[..., None] == 1, image, 0.4 * image + 0.6 * palette[mask])).astype(np.uint8))
 
 
-def write_pictures(
-    folder: Path, table: pd.DataFrame, images: Any, truths: Any, predictions: Any, grid: int
-) -> None:
+def write_pictures(folder: Path, table: pd.DataFrame, images: Any, truths: Any, predictions: Any, grid: int) -> None:
     folder.mkdir()
     worst = table["miou"].nsmallest(grid // 2).index
     listed = []
@@ -150,9 +146,7 @@ def write_pictures(
     (folder / "pictures.json").write_text(json.dumps(listed))
 
 
-def write_run_folder(
-    folder: Path, names: list[str], images: Any, truths: Any, predictions: Any, grid: int
-) -> Path:
+def write_run_folder(folder: Path, names: list[str], images: Any, truths: Any, predictions: Any, grid: int) -> Path:
     """What a finished training leaves; train has no error, the last picture stands for validation."""
     splits = {
         "train": score_split(truths[:-1], truths[:-1]),

@@ -20,7 +20,8 @@ PROBE = """<!DOCTYPE html><iframe src="report.html" style="border:0;width:390px;
   circle.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
   const tip = page.getElementById("tip");
   document.title = JSON.stringify({
-    width: page.documentElement.scrollWidth, links: [...page.querySelectorAll("nav a")].filter(link => page.querySelector(link.hash)).length,
+    width: page.documentElement.scrollWidth,
+    links: [...page.querySelectorAll("nav a")].filter(link => page.querySelector(link.hash)).length,
     tip: !tip.hidden && tip.textContent === name,
     loaded: [...page.images].every(one => one.naturalWidth > 0),
   });

@@ -9,7 +9,7 @@ from petseg_lightning.report.run_folder import RunFolder
 def table():
     """Twenty pictures whose IoU falls from 0.95 to 0 as the pet grows from 0 to 95 %; accuracy is 0.52."""
     share = [0.05 * i for i in range(20)]
-    miou = [0.95 - one for one in share]
+    miou = [round(0.95 - one, 2) for one in share]
     species = ["cat", "dog"] * 10
     columns = {"name": [f"p{i}" for i in range(20)], "miou": miou, "accuracy": 0.52, "pet_fraction": share}
     return pd.DataFrame(columns | {"species": species})
@@ -48,7 +48,5 @@ def test_curves_show_what_was_logged(run_folder):
     assert scores.legend == [("accuracy", "var(--first)"), ("mean IoU", "var(--second)")]
     assert classes.legend == list(run.metrics["colors"].items())
     assert all("best epoch 17" in chart.svg for chart in (loss, scores, classes))
-    (loss,) = learning_curves(
-        RunFolder(**vars(run) | {"epochs": run.epochs[["val/loss"]]}), run.metrics["colors"]
-    )
+    (loss,) = learning_curves(RunFolder(**vars(run) | {"epochs": run.epochs[["val/loss"]]}), run.metrics["colors"])
     assert loss.legend == []

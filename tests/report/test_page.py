@@ -86,9 +86,7 @@ def test_every_split_and_protocol_has_its_row(run_folder):
         for values in splits["test"][table].values():
             row = [values[key] for key in ("accuracy", "miou", "pet_iou", "mean_dice", "mean_image_miou")]
             assert page.text("protocols").count(" ".join(f"{value:.3f}" for value in row)) == 2
-    assert f"train {MINUS} test {signed(1 - splits['test']['protocols']['trimap']['accuracy'])}" in page.text(
-        "scores"
-    )
+    assert f"train {MINUS} test {signed(1 - splits['test']['protocols']['trimap']['accuracy'])}" in page.text("scores")
 
 
 def test_confusion_matrix_shows_counts_and_shares_of_the_true_class(run_folder, edit_metrics):
@@ -100,20 +98,15 @@ def test_confusion_matrix_shows_counts_and_shares_of_the_true_class(run_folder, 
 
 def test_page_is_self_contained_balanced_and_described(run_folder):
     page = report(run_folder)
-    sources = [
-        value for _, tag in page.tags for key, value in tag.items() if key in ("src", "srcset", "data")
-    ]
+    sources = [value for _, tag in page.tags for key, value in tag.items() if key in ("src", "srcset", "data")]
     assert all(source.startswith("data:image/webp;base64,") for source in sources)
     assert all(link["href"].startswith(("#", "data:")) for link in page.all("a") + page.all("link"))
     assert not re.search(r"url\(|@import|https?:", page.html)
     assert len(page.all("img")) == 9  # two of the grid and the worst one, three pictures each
     assert all(image["alt"] for image in page.all("img"))
     assert all(svg["role"] == "img" for svg in page.all("svg"))
-    assert (
-        len(re.findall(r"<svg [^>]*><title>[^<]+</title><desc>[^<]+</desc>", page.html))
-        == 5
-        == len(page.all("svg"))
-    )
+    assert len(re.findall(r"<svg [^>]*><title>[^<]+</title><desc>[^<]+</desc>", page.html)) == 5 == len(page.all("svg"))
+    assert page.html.startswith("<!DOCTYPE html>")
     assert len(page.all("h1")) == 1
     assert page.all("html") == [{"lang": "en"}]
     assert page.all("meta")[1]["name"] == "viewport"
@@ -133,9 +126,7 @@ def test_names_from_files_are_escaped(run_folder):
         text = (run_folder / path).read_text()
         quoted = json.dumps(evil)[1:-1] if path.endswith("json") else evil
         for old in ("beagle_2", "0d7e29e", "base_channels", "trimap: pet"):
-            text = text.replace(
-                old, '"' + quoted.replace('"', '""') + '"' if path.endswith("csv") else quoted
-            )
+            text = text.replace(old, '"' + quoted.replace('"', '""') + '"' if path.endswith("csv") else quoted)
         (run_folder / path).write_text(text)
     page = report(run_folder)
     assert page.all("script") == [{}]
@@ -267,9 +258,7 @@ def test_embedded_pictures_are_small(tmp_path):
 
 
 def test_report_imports_no_torch():
-    code = (
-        "import sys, petseg_lightning.report; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
-    )
+    code = "import sys, petseg_lightning.report; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

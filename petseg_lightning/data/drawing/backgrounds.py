@@ -33,9 +33,7 @@ from petseg_lightning.data.drawing.scene import (
 def _draw_sky(scene: Scene) -> None:
     scene.fill(0, scene.horizon, (scene.pick(SKIES), (232, 234, 228)), 6, 0.3)
     for x, y in scene.scatter(3, 0.02, 0.7 * scene.horizon):
-        puffs = [
-            ellipse(x + 0.05 * i, y - 0.02 * (i % 2), 0.06, 0.03) for i in range(scene.rng.integers(2, 5))
-        ]
+        puffs = [ellipse(x + 0.05 * i, y - 0.02 * (i % 2), 0.06, 0.03) for i in range(scene.rng.integers(2, 5))]
         scene.pen.paint(puffs, (248, 248, 246), 0.1)
 
 
@@ -91,9 +89,7 @@ def _draw_wall(scene: Scene) -> None:
     if rng.random() < 0.7:
         x, y = rng.uniform(0.1, scene.width), rng.uniform(0.05, 0.6) * scene.horizon
         width, height = rng.uniform(0.08, 0.2, 2)
-        pen.paint(
-            box(x - width - 0.02, y - height - 0.02, x + width + 0.02, y + height + 0.02), scene.pick(WOODS)
-        )
+        pen.paint(box(x - width - 0.02, y - height - 0.02, x + width + 0.02, y + height + 0.02), scene.pick(WOODS))
         view = pen.paint(box(x - width, y - height, x + width, y + height), scene.pick(SKIES), 0.15)
         pen.paint(ellipse(x, y + height, 0.9 * width, 0.8 * height), scene.pick(GREENS), 0.2, clip=view)
 
@@ -105,9 +101,7 @@ def _room(scene: Scene) -> None:
     scene.fill(scene.horizon, scene.height, (toned(floor, 0.88), toned(floor, 1.1)), 7, 0.04)
     gaps = scene.horizon + (scene.height - scene.horizon) * np.linspace(0.1, 1, 6) ** 1.5
     pen.paint([box(0, y, scene.width, y + 0.005) for y in gaps], toned(floor, 0.75))
-    joints = [
-        box(x, y, x + 0.005, bottom) for y, bottom in pairwise(gaps) for x in rng.uniform(0, scene.width, 2)
-    ]
+    joints = [box(x, y, x + 0.005, bottom) for y, bottom in pairwise(gaps) for x in rng.uniform(0, scene.width, 2)]
     pen.paint(joints, toned(floor, 0.75))
     pen.paint(box(0, scene.horizon - 0.035, scene.width, scene.horizon), WHITE, 0.15)
     if rng.random() < 0.5:

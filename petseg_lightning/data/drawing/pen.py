@@ -27,9 +27,7 @@ def spline(points: ArrayLike, closed: bool = True, steps: int = 8) -> NDArray[np
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
     before, start, end, after = (around[i : len(around) - 3 + i, None] for i in range(4))
     curve = start + 0.5 * t * (
-        end
-        - before
-        + t * (2 * before - 5 * start + 4 * end - after + t * (3 * (start - end) + after - before))
+        end - before + t * (2 * before - 5 * start + 4 * end - after + t * (3 * (start - end) + after - before))
     )
     curve = curve.reshape(-1, knots.shape[1])
     return curve if closed else np.concatenate([curve, knots[-1:]])
@@ -195,9 +193,7 @@ class Pen:
         labels[inside] = self.canvas.mark
         return mask
 
-    def glaze(
-        self, shape: Shape, colour: ArrayLike, opacity: float, blur: float, clip: Pixels | None = None
-    ) -> None:
+    def glaze(self, shape: Shape, colour: ArrayLike, opacity: float, blur: float, clip: Pixels | None = None) -> None:
         """Tints a shape with soft edges (`blur` in units), without a trace in the labels: shadows, blush."""
         size = max(1, round(blur * self.scale))
         mask, window = self._mask([shape], margin=size)

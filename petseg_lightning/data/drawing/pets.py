@@ -189,9 +189,7 @@ def _sleep(pen: Pen, coat: Coat) -> None:
     pen.paint(coat.fluffed(pen, ellipse(-0.2, -0.2, 0.24, 0.19), 0.6), coat.fur, 0.28)
     _draw_head(pen.at(0.26, -0.22, 0.215, rng.normal(0.35, 0.12)), coat, asleep=True)
     width = 0.045 if coat.breed.tail == "thin" else 0.075
-    tail = limb(
-        [(-0.44, -0.14, width), (-0.25, -0.03, width), (0.02, -0.015, width), (0.2, -0.03, 0.6 * width)]
-    )
+    tail = limb([(-0.44, -0.14, width), (-0.25, -0.03, width), (0.02, -0.015, width), (0.2, -0.03, 0.6 * width)])
     pen.paint(coat.fluffed(pen, tail), coat.or_fur(coat.breed.tail_colour), 0.32)
 
 

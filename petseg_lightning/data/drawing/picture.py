@@ -47,8 +47,7 @@ def make_trimap(visible: np.ndarray, border_width: float) -> Pixels:
     The picture's own edges are no outline, as in Oxford-IIIT Pet.
     """
     inside, outside = (
-        cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        for side in (visible, ~visible)
+        cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for side in (visible, ~visible)
     )
     trimap = np.full(visible.shape, BORDER, dtype=np.uint8)
     trimap[inside > border_width / 2] = PET

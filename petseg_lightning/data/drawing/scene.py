@@ -119,9 +119,7 @@ def draw_ball(scene: Scene, x: float, y: float, size: float) -> None:
     """A toy that lies at (x, y)."""
     scene.ground_shadow(x, y, 0.5 * size)
     ball = scene.pen.paint(ellipse(x, y - 0.45 * size, 0.45 * size, 0.45 * size), scene.pick(COLLARS), 0.45)
-    stripe = limb(
-        [(x - 0.5 * size, y - 0.5 * size, 0.1 * size), (x + 0.5 * size, y - 0.35 * size, 0.1 * size)]
-    )
+    stripe = limb([(x - 0.5 * size, y - 0.5 * size, 0.1 * size), (x + 0.5 * size, y - 0.35 * size, 0.1 * size)])
     scene.pen.paint(stripe, WHITE, 0.3, clip=ball)
 
 
@@ -148,9 +146,7 @@ def draw_plant(scene: Scene, x: float, y: float, size: float) -> None:
     scene.pen.paint(pot, scene.pick(((190, 104, 72), (224, 220, 212), (84, 108, 128))), 0.4)
 
 
-def draw_things(
-    scene: Scene, things: Sequence[Callable[[Scene, float, float, float], None]], most: int
-) -> None:
+def draw_things(scene: Scene, things: Sequence[Callable[[Scene, float, float, float], None]], most: int) -> None:
     """At most so many of these things on the ground."""
     for x, y in scene.scatter(int(scene.rng.integers(most + 1)), scene.horizon + 0.05, scene.height):
         chosen(scene.rng, things)(scene, x, y, scene.rng.uniform(0.12, 0.3) * scene.nearness(y))
@@ -186,9 +182,7 @@ def _cardboard_box(scene: Scene, x: float, foot: float, size: float) -> None:
     bottom = foot + 0.1 * size
     scene.pen.paint(box(x - half, top, x + half, bottom), card, 0.2)
     for side in (-1, 1):
-        flap = np.array(
-            [(0, 0), (side * half, 0), (side * 1.25 * half, 0.1 * size), (side * 0.2 * half, 0.1 * size)]
-        )
+        flap = np.array([(0, 0), (side * half, 0), (side * 1.25 * half, 0.1 * size), (side * 0.2 * half, 0.1 * size)])
         scene.pen.paint(flap + np.array([x, top]), toned(card, 1.12), 0.2)
     scene.pen.paint(box(x - 0.06 * size, top, x + 0.06 * size, bottom), toned(card, 0.88))
 
