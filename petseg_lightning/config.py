@@ -35,7 +35,7 @@ from petseg_lightning.failures import HINT, remove_if_unused, report
 from petseg_lightning.help_text import door_help
 from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key, unknown_option
 
-__all__ = ["build", "compose", "config_dir", "door", "plain"]
+__all__ = ["build", "compose", "config_dir", "door", "given", "plain"]
 
 # Hydra's flags for a configuration from elsewhere, or for none: it composes then without our help.
 NOT_OUR_CONFIG = (
@@ -109,6 +109,14 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def given() -> dict[str, Any]:
+    """What the command line of the running door chose: values by key, options by group; empty outside of a door."""
+    if not HydraConfig.initialized():
+        return {}
+    overrides = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    return {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
 
 
 def _load(door: str, overrides: Sequence[str]) -> DictConfig:

@@ -3,6 +3,8 @@
 import logging
 import warnings
 
+from lightning.pytorch.utilities import rank_zero_only
+
 IGNORED_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 calls what torch 2.14 deprecates
     r"The number of training batches .* is smaller than the logging interval",  # losses of epochs are still logged
@@ -11,8 +13,10 @@ IGNORED_WARNINGS = (
 
 
 def quiet_libraries() -> None:
-    """Silence advertisements, repeated device lists and warnings that are known to be harmless."""
+    """Silence advertisements, device lists, warnings known to be harmless, and what other devices repeat."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    if rank_zero_only.rank:
+        logging.getLogger("petseg_lightning").setLevel(logging.WARNING)

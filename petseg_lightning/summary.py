@@ -27,8 +27,21 @@ def print_summary(metrics: dict[str, Any], folder: Path) -> None:
     for name in metrics["class_names"]:
         table.add_row(f"IoU {name}", *(_number(scores["iou"][name]) for scores in splits.values()))
     console.print(table)
+    if metrics["door"] == "evaluate":
+        console.print(_protocols(metrics["splits"][metrics["reported_split"]]))
     console.print(f"report      {folder / 'report.html'}", soft_wrap=True, highlight=False)
     console.print(f"run folder  {folder}", soft_wrap=True, highlight=False)
+
+
+def _protocols(split: dict[str, Any]) -> Table:
+    table = Table(title="every protocol of these classes", title_justify="left", title_style="bold")
+    for column in ("classes", "resolution", "accuracy", "mean IoU", "pet IoU"):
+        table.add_column(column, justify="left" if column in ("classes", "resolution") else "right")
+    for resolution, key in (("model", "protocols"), ("original", "original")):
+        for scores in split[key].values():
+            values = (_number(scores[name]) for name in ("accuracy", "miou", "pet_iou"))
+            table.add_row(scores["label"], resolution, *values)
+    return table
 
 
 def _number(value: float | None) -> str:

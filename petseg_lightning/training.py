@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning import __version__
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.callbacks.throughput import Throughput
-from petseg_lightning.config import build, plain
+from petseg_lightning.config import build, given, plain
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import InputError
@@ -29,7 +29,8 @@ from petseg_lightning.summary import print_summary
 
 log = logging.getLogger(__name__)
 
-HPARAMS = ("data", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed")
+HYPERPARAMETERS = ("data.batch_size", "model.base_channels", "optimizer.lr", "seed", "trainer.max_epochs")
+NOT_HYPERPARAMETERS = ("paths", "data.root", "data.num_workers", "ckpt_path", "debug", "trainer.devices")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     module = build_module(cfg, datamodule)
     if resume is not None:
         _check_resume(resume, module, cfg.trainer.max_epochs)
+    datamodule.setup("fit")  # a damaged picture is met before anything is written
     throughput = Throughput()
     callbacks = [*build(cfg.callbacks).values(), throughput, EvaluationRecorder()]
     loggers: list[Logger] = list(build(cfg.logger).values())
@@ -166,8 +168,8 @@ def _log_results(loggers: list[Logger], cfg: DictConfig, metrics: dict[str, Any]
         f"final/{split}_{name}": final[split][name] for split in ("train", "val") for name in ("accuracy", "miou")
     }
     values = {key: value for key, value in values.items() if value is not None}
-    config = plain(cfg)
-    hparams = {key: config[key] for key in HPARAMS}
+    chosen = {key: value for key, value in given().items() if not key.startswith(NOT_HYPERPARAMETERS)}
+    hparams = {**{key: OmegaConf.select(cfg, key) for key in HYPERPARAMETERS}, **chosen}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(hparams, values, step)

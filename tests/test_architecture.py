@@ -18,7 +18,7 @@ MODULES = {
 }
 DOORS = {"train", "evaluate", "predict", "export", "compare", "audit", "benchmark", "app", "report.__main__"}
 TOP = DOORS | {"config", "cli"}  # what speaks to Hydra
-BODIES = {"training", "scoring", "benchmarking"}  # what a door imports once it runs: heavy, given a config, without Hydra itself
+BODIES = {"training", "scoring", "benchmarking"}  # what doors run: heavy, given a config, without Hydra
 PURE = {"models", "losses", "metrics"}
 HEAVY = {"torch", "torchvision", "torchmetrics", "lightning", "albumentations"}  # seconds to import
 

@@ -26,6 +26,11 @@ def run(*command, cwd, **environment) -> str:
     return done.stdout
 
 
+def files(folder: Path, prefix: str) -> dict[str, Path]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {f"{prefix}/{path.relative_to(folder).as_posix()}": path for path in paths}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
@@ -49,12 +54,8 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 
 def test_carries_the_package_with_its_conf_and_nothing_else(wheel):
-    sources = {
-        f"petseg_lightning/{path.relative_to(folder).as_posix()}": path
-        for folder in (ROOT / "petseg_lightning", ROOT)
-        for path in (folder if folder != ROOT else ROOT / "conf").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    package = ROOT / "petseg_lightning"
+    sources = files(package, "petseg_lightning") | files(ROOT / "conf", "petseg_lightning/conf")
     with zipfile.ZipFile(wheel) as archive:
         carried = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert carried == sources.keys()

@@ -148,7 +148,8 @@ class SegmentationDataModule(LightningDataModule, ABC):
         return weights.tolist()
 
     def setup(self, stage: str) -> None:
-        for split in ("train", "val") if stage == "fit" else ():
+        """Before a training, the pictures of all splits: those of test are met at its end, and may be damaged."""
+        for split in SPLITS if stage == "fit" else ():
             self.pictures(split)
 
     def train_dataloader(self) -> DataLoader[Item]:

@@ -17,20 +17,21 @@ class FolderDataModule(SegmentationDataModule):
     """Pictures with a PNG mask of the same name each, in one of two layouts.
 
     - `<root>/images/**` and `<root>/masks/**`: same relative paths, masks end in .png.
-    - `<root>/train/` and `<root>/test/`, each either like the above, or with pictures and masks side by side in a
-      folder per breed: `train/<breed>/<name>.jpg` and `train/<breed>/<name>.png`.
+    - `<root>/train/` and `<root>/test/`, each either like the above, or with pictures and masks side by side
+      in a folder per breed: `train/<breed>/<name>.jpg` and `train/<breed>/<name>.png`.
 
-    The folder that a picture lies in is its breed. Where nothing says the split, `test_fraction` of the pictures,
-    drawn from `split_seed` and stratified by breed, is the test split.
+    The folder that a picture lies in is its breed. Where nothing says the split, `test_fraction` of the
+    pictures, drawn from `split_seed` and stratified by breed, is the test split.
 
     Args:
         root: the folder above.
         class_names: in the order of the class ids.
-        ignore_value: value of mask pixels that count for nothing; v stands for the colour (v,v,v) in a palette.
+        ignore_value: value of mask pixels that count for nothing, unless it is the value of a class; v stands
+            for the colour (v,v,v) in a palette.
         mask_values: the mask value of each class; None: 0, 1, 2, ...
         palette: instead, the RGB colour of each class, for masks drawn in colours.
-        split_lists: files, relative to root, with the names of `trainval` and `test`: a relative path without its
-            ending per line.
+        split_lists: files, relative to root, with the names of `trainval` and `test`: a relative path without
+            its ending per line.
         test_fraction: strictly between 0 and 1.
         options: see `SegmentationDataModule`.
     """
@@ -51,17 +52,21 @@ class FolderDataModule(SegmentationDataModule):
         self.split_lists, self.test_fraction = split_lists, test_fraction
 
     def read_splits(self) -> dict[str, list[Sample]]:
-        """The samples of trainval and test. Raises InputError for a folder of neither layout, or an unknown name."""
+        """The samples of trainval and test.
+
+        Raises InputError for a folder of neither layout, or an unknown name.
+        """
         if self.split_lists is not None:
             if set(self.split_lists) != {"trainval", "test"}:
                 raise InputError(
-                    f"data.split_lists has {', '.join(self.split_lists)}; give the files of trainval and of test, "
-                    "e.g. data.split_lists={trainval: trainval.txt, test: test.txt}"
+                    f"data.split_lists has {', '.join(self.split_lists)}; give the files of trainval and of "
+                    "test, e.g. data.split_lists={trainval: trainval.txt, test: test.txt}"
                 )
             samples = {sample.name: sample for sample in self._read_folder(self.root)}
             return {split: _listed(self.root / name, samples) for split, name in self.split_lists.items()}
         if (self.root / "train").is_dir() and (self.root / "test").is_dir():
-            return {"trainval": self._read_folder(self.root / "train"), "test": self._read_folder(self.root / "test")}
+            folders = {"trainval": "train", "test": "test"}
+            return {split: self._read_folder(self.root / name) for split, name in folders.items()}
         everything = self._read_folder(self.root)
         held_out = set(stratified_holdout([sample.breed for sample in everything], self.test_fraction, self.split_seed))
         return {
@@ -76,8 +81,8 @@ class FolderDataModule(SegmentationDataModule):
         paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in endings)
         if not paths:
             raise InputError(
-                f"no pictures in {images.absolute()}; data.root must hold images/ and masks/, or train/ and test/ "
-                "with pictures and .png masks side by side in a folder per breed"
+                f"no pictures in {images.absolute()}; data.root must hold images/ and masks/, or train/ and "
+                "test/ with pictures and .png masks side by side in a folder per breed"
             )
         samples = []
         for path in paths:
@@ -107,6 +112,12 @@ def _mask_code(
             f"data.class_names has {len(class_names)} names but {len(values)} mask values or colours are given; "
             "give one for each class"
         )
+    is_value = _is_colour if palette is not None else _is_mask_value
+    if len(set(values)) < len(values) or not all(map(is_value, values)):
+        raise InputError(
+            f"{'data.palette' if palette is not None else 'data.mask_values'}={list(values)}: each class has one of "
+            f"its own, {'three numbers from 0 to 255' if palette is not None else 'a whole number from 0 to 65535'}"
+        )
     parts = tuple(range(len(class_names)))
     return MaskCode(values, parts) if ignored in values else MaskCode((*values, ignored), (*parts, IGNORE))
 
@@ -114,7 +125,7 @@ def _mask_code(
 def _listed(path: Path, samples: Mapping[str, Sample]) -> list[Sample]:
     if not path.is_file():
         raise InputError(f"the split list {path} does not exist; paths in data.split_lists are relative to data.root")
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    names = [line.strip() for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
     unknown = [name for name in names if name not in samples]
     if unknown:
         raise InputError(

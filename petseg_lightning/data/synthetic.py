@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1  # to be raised with every change of what is drawn or how it is laid out
 MANIFEST = "synthetic.json"
 SPLITS = ("trainval", "test")
-MIN_PICTURE_SIZE = 32
+MIN_PICTURE_SIZE = 8
 
 _JPEG_QUALITY = 90
 _LIST_HEADER = (

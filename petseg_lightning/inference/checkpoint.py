@@ -1,6 +1,7 @@
 """Checkpoints that carry what rebuilds them, loaded without executing anything from the file."""
 
 import pickle
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,16 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
 
 MODELS_PACKAGE = "petseg_lightning.models."
+NOT_A_CHECKPOINT = (  # what torch.load, or a look into its result, raises for any other file
+    pickle.UnpicklingError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 
 
 def find_checkpoint(path: str | Path, name: str = "best.ckpt") -> Path:
@@ -26,22 +37,16 @@ def find_checkpoint(path: str | Path, name: str = "best.ckpt") -> Path:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint of this package, on the CPU. Raises InputError for any other file."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        description = checkpoint[CHECKPOINT_KEY]
-        assert {"model", "target", "preprocessing", "data"} <= description.keys()
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ) as error:
-        raise InputError(
-            f"{path} is not a checkpoint of petseg_lightning; give a .ckpt file that its training wrote"
-        ) from error
+    with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+        try:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            description = checkpoint[CHECKPOINT_KEY]
+            assert {"model", "target", "preprocessing", "data"} <= description.keys()
+        except NOT_A_CHECKPOINT as error:
+            raise InputError(
+                f"{path} is not a checkpoint of petseg_lightning, or not a whole one; "
+                "give a .ckpt file that its training wrote"
+            ) from error
     return checkpoint
 
 

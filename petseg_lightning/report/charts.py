@@ -72,7 +72,7 @@ def line_chart(
         best: the epoch to mark.
     """
     x = Axis("epoch", *_limits(value for one in series for value in one.x), LEFT, RIGHT)
-    y = Axis("", *(y_limits or _limits(value for one in series for value in one.y)), TOP, BOTTOM)
+    y = Axis("", *(y_limits or _limits(value for one in series for value in one.y)), BOTTOM, TOP)
     body = [_grid(x, y, integer=True)]
     if best is not None:
         anchor = "end" if best > (x.low + x.high) / 2 else "start"

@@ -137,7 +137,7 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
         "Training": (seconds := metrics.get("train_seconds")) and f"{seconds / 60:.1f} min",
         "Speed": (rate := metrics.get("images_per_second")) and f"{rate:.0f} pictures/s",
         "Data": environment.get("data", {}).get("source"),
-        "Started": environment.get("started"),
+        "Started": (started := environment.get("started")) and str(started).replace("T", " "),
     }
     return [(label, str(value)) for label, value in facts.items() if value is not None]
 

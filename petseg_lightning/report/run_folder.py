@@ -77,6 +77,6 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _read_epochs(path: Path) -> pd.DataFrame:
-    """Lightning's CSVLogger writes a row per logging call; an epoch's value is its last one."""
-    rows = _read_table(path)
-    return rows.groupby("epoch").last() if "epoch" in rows else rows
+    """Lightning's CSVLogger writes a row per logging call; an epoch's value is the mean of what it logged."""
+    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    return rows.groupby("epoch").mean(numeric_only=True) if "epoch" in rows else rows

@@ -35,8 +35,8 @@ def test_hyperparameters_stand_beside_the_final_scores(events):
     metadata = events.summary_metadata["_hparams_/session_start_info"]
     content = plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
     hparams = content.session_start_info.hparams
-    assert hparams["model/base_channels"].number_value == 4
-    assert hparams["optimizer/lr"].number_value == pytest.approx(1e-3)
+    assert hparams["model.base_channels"].number_value == 4
+    assert hparams["optimizer.lr"].number_value == pytest.approx(1e-3)
     experiment = plugin_data_pb2.HParamsPluginData.FromString(
         events.summary_metadata["_hparams_/experiment"].plugin_data.content
     ).experiment

@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from petseg_lightning.report.charts import BOTTOM, LEFT, RIGHT, TOP
 from petseg_lightning.report.figures import learning_curves, picture_scatters
 from petseg_lightning.report.run_folder import RunFolder
 
@@ -9,7 +10,7 @@ from petseg_lightning.report.run_folder import RunFolder
 def table():
     """Twenty pictures whose IoU falls from 0.95 to 0 as the pet grows from 0 to 95 %; accuracy is 0.52."""
     share = [0.05 * i for i in range(20)]
-    miou = [round(0.95 - one, 2) for one in share]
+    miou = [0.05 * i for i in reversed(range(20))]
     species = ["cat", "dog"] * 10
     columns = {"name": [f"p{i}" for i in range(20)], "miou": miou, "accuracy": 0.52, "pet_fraction": share}
     return pd.DataFrame(columns | {"species": species})
@@ -19,6 +20,7 @@ def test_scatter_says_how_often_accuracy_is_higher_and_which_picture_is_lowest(t
     accuracy, _ = picture_scatters(table)
     assert "In 55.0% of 20 pictures the accuracy is higher" in accuracy.description
     assert "The lowest is p19, with an IoU of 0.000." in accuracy.description
+    assert f'points="{LEFT:.1f},{BOTTOM:.1f} {RIGHT:.1f},{TOP:.1f}"' in accuracy.svg  # the diagonal
     assert accuracy.svg.count("<circle") == 20
     assert "<title>p3: IoU 0.800, accuracy 0.520</title>" in accuracy.svg
     assert [label for label, _ in accuracy.legend] == ["cat", "dog", "accuracy = IoU"]

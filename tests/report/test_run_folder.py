@@ -4,11 +4,11 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.report.run_folder import RunFolder
 
 
-def test_epoch_takes_the_last_value_of_its_sparse_rows(run_folder):
+def test_epoch_is_the_mean_of_its_logged_steps(run_folder):
     lines = ["epoch,step,train/loss,val/miou", "0,4,0.9,", "0,9,0.8,", "0,9,,0.31", "1,19,0.5,", "1,19,,0.42"]
     (run_folder / "csv" / "metrics.csv").write_text("\n".join(lines))
     epochs = RunFolder.read(run_folder).epochs
-    assert epochs["train/loss"].to_dict() == {0: 0.8, 1: 0.5}
+    assert epochs["train/loss"].to_dict() == pytest.approx({0: 0.85, 1: 0.5})
     assert epochs["val/miou"].to_dict() == {0: 0.31, 1: 0.42}
 
 

@@ -211,8 +211,8 @@ class Pen:
             fixed_point = np.rint(polygon * 2**_SUBPIXEL_BITS).astype(np.int32)
             cv2.fillPoly(mask, [fixed_point], 255, shift=_SUBPIXEL_BITS)
         corners = np.concatenate(polygons) if polygons else np.zeros((1, 2))
-        low = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 1 - margin, 0)
-        high = np.maximum(np.ceil(corners.max(axis=0)).astype(int) + 2 + margin, low)
+        low = np.clip(np.floor(corners.min(axis=0)).astype(int) - 1 - margin, 0, np.subtract(mask.shape[::-1], 1))
+        high = np.maximum(np.ceil(corners.max(axis=0)).astype(int) + 2 + margin, low + 1)
         return mask, np.s_[low[1] : high[1], low[0] : high[0]]
 
 

@@ -7,15 +7,14 @@ from petseg_lightning.data.drawing.backgrounds import BACKGROUNDS
 from petseg_lightning.data.drawing.breeds import Breed, make_coat
 from petseg_lightning.data.drawing.pen import Canvas, Pixels, blended, chosen, ellipse
 from petseg_lightning.data.drawing.pets import POSES
-from petseg_lightning.data.drawing.scene import OCCLUDERS, Scene
+from petseg_lightning.data.drawing.scene import OCCLUDERS, SHADOW, Scene
 
 PET, BACKGROUND, BORDER = 1, 2, 3
-BORDER_WIDTH = 0.06  # of the longer side; the real trimaps have 0.03 to 0.05
+BORDER_WIDTH = 0.075  # of the longer side; the real trimaps have 0.03 to 0.05
 MIN_PET_SHARE = 0.02
 
 _OVERSAMPLING = 3
 _ASPECTS = (2 / 3, 3 / 4, 1.0, 4 / 3, 3 / 2)
-_SHADOW = (30, 26, 34)
 
 
 def draw_picture(rng: np.random.Generator, breed: Breed, size: int) -> tuple[Pixels, Pixels]:
@@ -56,7 +55,7 @@ def make_trimap(visible: np.ndarray, border_width: float) -> Pixels:
 
 
 def _draw_scene(rng: np.random.Generator, breed: Breed, size: int) -> Canvas:
-    aspect = rng.choice(_ASPECTS) * rng.uniform(0.95, 1.05)
+    aspect = chosen(rng, _ASPECTS) * rng.uniform(0.95, 1.05)
     sides = np.array([min(1.0, 1 / aspect), min(1.0, aspect)])
     height, width = np.rint(size * sides).astype(int) * _OVERSAMPLING
     canvas = Canvas(np.zeros((height, width, 3), dtype=np.uint8))
@@ -74,7 +73,7 @@ def _draw_scene(rng: np.random.Generator, breed: Breed, size: int) -> Canvas:
         depth = chosen(rng, (3, 5, 7))
         canvas.image = cv2.blur(cv2.blur(canvas.image, (depth, depth)), (depth, depth))
     if pose != "portrait":
-        scene.pen.glaze(ellipse(x, foot, 0.5 * scale, 0.07 * scale), _SHADOW, 0.5, 0.08 * scale)
+        scene.pen.glaze(ellipse(x, foot, 0.5 * scale, 0.07 * scale), SHADOW, 0.5, 0.08 * scale)
     canvas.mark = 1
     POSES[pose](pet, coat)
     canvas.mark = 0

@@ -1,0 +1,37 @@
+import sys
+
+import pytest
+
+from petseg_lightning.errors import InputError
+from petseg_lightning.failures import remove_if_unused, report
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("a.jpg is damaged: remove it"), "error: a.jpg is damaged: remove it\n"),
+        (OSError("a.jpg: gone"), "error: a.jpg: gone (PETSEG_TRACEBACK=1 shows where)\n"),
+    ],
+)
+def test_a_mistake_found_in_a_worker_of_a_data_loader_reads_as_if_found_here(capsys, error, line):
+    wrapper = pytest.importorskip("torch._utils").ExceptionWrapper
+    try:
+        raise error
+    except type(error):
+        wrapped = wrapper(sys.exc_info(), where="in DataLoader worker process 0")
+    with pytest.raises(type(error)) as caught:
+        wrapped.reraise()
+    assert "Original Traceback" in str(caught.value)
+    report(caught.value)
+    assert capsys.readouterr().err == line
+
+
+def test_a_folder_is_only_removed_where_nothing_but_its_config_is_in_it(tmp_path):
+    unused, used, empty, absent = (tmp_path / name for name in ("unused", "used", "empty", "absent"))
+    for folder in (unused, used):
+        (folder / ".hydra").mkdir(parents=True)
+    (used / "metrics.json").touch()
+    empty.mkdir()
+    for folder in (unused, used, empty, absent):
+        remove_if_unused(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "used"]
