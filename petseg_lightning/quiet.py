@@ -18,5 +18,5 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         logging.getLogger("petseg_lightning").setLevel(logging.WARNING)

@@ -17,7 +17,8 @@ from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, heade
 from petseg_lightning.config import build, compose
 
 FILES = sorted(path.relative_to(config_dir()).as_posix() for path in config_dir().rglob("*.yaml"))
-CHOICES = [(door, f"{group}={option}") for door in doors() for group in groups(door) for option in options(group)]
+OWN_CHOICES = [door for door in doors() if isinstance(root(door)["defaults"][0], dict)]  # not those of another door
+CHOICES = [(door, f"{group}={option}") for door in OWN_CHOICES for group in groups(door) for option in options(group)]
 GIVEN = {"ckpt": "x", "run": "x", "data.class_names": "[a,b]", "data.root": "x"}
 
 

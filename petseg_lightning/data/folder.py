@@ -99,8 +99,8 @@ def _mask_code(
     mask_values: Sequence[int] | None,
     palette: Sequence[Colour] | None,
 ) -> MaskCode:
-    if len(class_names) < 2 or len(set(class_names)) < len(class_names):
-        raise InputError(f"data.class_names={list(class_names)}: give two or more different names, one per class id")
+    if not 2 <= len(class_names) <= 254 or len(set(class_names)) < len(class_names):
+        raise InputError(f"data.class_names={list(class_names)}: give 2 to 254 different names, one per class id")
     if mask_values is not None and palette is not None:
         raise InputError("data.mask_values and data.palette are two ways to say the same; give one of them")
     values: tuple = tuple(range(len(class_names))) if mask_values is None else tuple(mask_values)
@@ -112,12 +112,13 @@ def _mask_code(
             f"data.class_names has {len(class_names)} names but {len(values)} mask values or colours are given; "
             "give one for each class"
         )
-    is_value = _is_colour if palette is not None else _is_mask_value
-    if len(set(values)) < len(values) or not all(map(is_value, values)):
-        raise InputError(
-            f"{'data.palette' if palette is not None else 'data.mask_values'}={list(values)}: each class has one of "
-            f"its own, {'three numbers from 0 to 255' if palette is not None else 'a whole number from 0 to 65535'}"
-        )
+    if palette is None:
+        key, kind, valid = "mask_values", "a whole number from 0 to 65535", [v in range(2**16) for v in values]
+    else:
+        key, kind = "palette", "three numbers from 0 to 255"
+        valid = [len(colour) == 3 and all(v in range(256) for v in colour) for colour in values]
+    if len(set(values)) < len(values) or not all(valid):
+        raise InputError(f"data.{key}={list(values)}: give each class {kind} of its own")
     parts = tuple(range(len(class_names)))
     return MaskCode(values, parts) if ignored in values else MaskCode((*values, ignored), (*parts, IGNORE))
 

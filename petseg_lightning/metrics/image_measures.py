@@ -20,7 +20,7 @@ def edge_contrast(image: np.ndarray, foreground: np.ndarray, window: int = 9) ->
         window: side of the window, in pixels.
 
     Returns:
-        0..~1; NaN where there is no outline.
+        0 or more, 1 for black against white; NaN where there is no outline.
     """
     outline = _boundary(foreground)
     if not outline.any():

@@ -27,7 +27,7 @@ PROTOCOLS = {
     "species": "Species",
     "binary_border_pet": "Binary, the border is pet",
     "binary_border_background": "Binary, the border is background",
-    "binary_border_ignored": "Binary, the border is not scored",
+    "binary_border_ignore": "Binary, the border is not scored",
 }
 
 

@@ -166,6 +166,7 @@ def test_evaluated_split_alone_makes_a_report(run_folder, edit_metrics):
     shutil.rmtree(run_folder / "csv")
     page = report(run_folder)
     assert "On 1 val pictures" in page.text("head")
+    assert "Binary, the border is background" in page.text("protocols")
     assert "nothing was trained in this run" in page.text("learning")
     assert f"Over-fitting gap {ABSENT} paper 0.05" in page.text("scores")
     assert "original resolution were not measured" in page.text("protocols")
