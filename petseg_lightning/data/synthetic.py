@@ -21,7 +21,7 @@ from petseg_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # to be raised with every change of what is drawn or how it is laid out
+FORMAT = 2  # to be raised with every change of what is drawn or how it is laid out
 MANIFEST = "synthetic.json"
 SPLITS = ("trainval", "test")
 MIN_PICTURE_SIZE = 8
@@ -43,7 +43,7 @@ class SyntheticPetDataModule(OxfordPetDataModule):
     def __init__(
         self,
         root: str | Path = "data/synthetic",
-        num_trainval: int = 480,
+        num_trainval: int = 640,
         num_test: int = 160,
         picture_size: int = 160,
         synthetic_seed: int = 0,

@@ -66,8 +66,8 @@ def _draw_scene(rng: np.random.Generator, breed: Breed, size: int) -> Canvas:
     x, foot, scale = _place(scene, pose)
     pet = scene.pen.at(x, foot, scale, rng.normal(0, 0.07), flip=bool(rng.random() < 0.5))
     coat = make_coat(pet, breed, rng)
-    if rng.random() < 0.25:
-        camouflage = np.full(canvas.labels.shape, rng.uniform(0.45, 0.75), dtype=np.float32)
+    if rng.random() < 0.2:
+        camouflage = np.full(canvas.labels.shape, rng.uniform(0.35, 0.65), dtype=np.float32)
         canvas.image = blended(canvas.image, coat.colour, camouflage)
     if rng.random() < 0.4:
         depth = chosen(rng, (3, 5, 7))
@@ -77,7 +77,7 @@ def _draw_scene(rng: np.random.Generator, breed: Breed, size: int) -> Canvas:
     canvas.mark = 1
     POSES[pose](pet, coat)
     canvas.mark = 0
-    if rng.random() < 0.4 and pose != "portrait":
+    if rng.random() < 0.35 and pose != "portrait":
         chosen(rng, OCCLUDERS)(scene, x, foot, scale)
     return canvas
 
@@ -89,7 +89,7 @@ def _place(scene: Scene, pose: str) -> tuple[float, float, float]:
         scale = shorter * rng.uniform(0.72, 1.1)
         return scene.width * rng.uniform(0.35, 0.65), scene.height + scale * rng.uniform(-0.15, 0.1), scale
     nearness = rng.random()
-    scale = shorter * (0.38 + 0.6 * nearness)
+    scale = shorter * (0.45 + 0.53 * nearness)
     foot = scene.horizon + (scene.height - scene.horizon) * (0.25 + 0.7 * nearness)
     return scene.width * rng.uniform(0.3, 0.7), foot, scale
 

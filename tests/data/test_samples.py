@@ -1,0 +1,171 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from petseg_lightning.data.pets import TRIMAP_CODES
+from petseg_lightning.data.samples import MaskCode, Sample, read_image, read_parts, read_resized, require_files
+from petseg_lightning.data.targets import IGNORE, PET_PARTS
+from petseg_lightning.errors import InputError
+
+PLAIN = MaskCode((0, 1, 2, 255), (0, 1, 2, IGNORE))
+COLOURED = MaskCode(((0, 0, 0), (255, 0, 0), (9, 9, 9)), (0, 1, IGNORE))
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """(mask, image, code) -> a sample whose mask is saved as it is."""
+
+    def write(mask, image=None, code=PLAIN) -> Sample:
+        mask = mask if isinstance(mask, Image.Image) else Image.fromarray(np.asarray(mask))
+        mask.save(tmp_path / "a.png")
+        (image or Image.new("RGB", mask.size)).save(tmp_path / "a.jpg", quality=95)
+        return Sample("a", tmp_path / "a.jpg", tmp_path / "a.png", code)
+
+    return write
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(("species", "parts"), [("cat", (1, 0, 2)), ("dog", (3, 0, 4))])
+def test_a_trimap_in_parts(sample, species, parts):
+    trimap = np.array([[1, 2, 3], [3, 3, 1]], np.uint8)
+    found = read_parts(sample(trimap, code=TRIMAP_CODES[species]))
+    assert found.dtype == np.uint8
+    assert found.tolist() == [list(parts), [parts[2], parts[2], parts[0]]]
+    assert [PET_PARTS[part] for part in parts] == [species, "background", f"{species} border"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_values_are_read_at_8_and_at_16_bits(sample, dtype):
+    assert read_parts(sample(np.array([[0, 1], [2, 255]], dtype))).tolist() == [[0, 1], [2, IGNORE]]
+
+
+def test_a_value_above_255(sample):
+    code = MaskCode((0, 1000, 65535), (0, 1, IGNORE))
+    assert read_parts(sample(np.array([[0, 1000, 65535]], np.uint16), code=code)).tolist() == [[0, 1, IGNORE]]
+
+
+def test_a_mask_of_one_bit(sample):
+    assert read_parts(sample(Image.fromarray(np.array([[0, 255, 0]], np.uint8)).convert("1"))).tolist() == [[0, 1, 0]]
+
+
+def test_a_palette_png_is_read_by_its_numbers(sample):
+    mask = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode="P")
+    mask.putpalette([9, 9, 9, 255, 0, 0, 0, 0, 0])
+    assert read_parts(sample(mask)).tolist() == [[0, 1, 2]]
+    assert read_parts(sample(mask, code=COLOURED)).tolist() == [[IGNORE, 1, 0]]
+
+
+def test_a_mask_in_colours(sample):
+    mask = np.array([[(0, 0, 0), (255, 0, 0)], [(9, 9, 9), (255, 0, 0)]], np.uint8)
+    assert read_parts(sample(mask, code=COLOURED)).tolist() == [[0, 1], [IGNORE, 1]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "code", "message"),
+    [
+        (np.array([[0, 7]], np.uint8), PLAIN, "the mask holds 7, but its values are 0, 1, 2, 255; repair"),
+        (np.array([[0, 300]], np.uint16), PLAIN, "the mask holds 300, but"),
+        (np.array([[1, 0]], np.uint8), TRIMAP_CODES["cat"], "the mask holds 0, but its values are 1, 2, 3;"),
+        (np.array([[(255, 0, 1)]], np.uint8), COLOURED, "holds (255, 0, 1), but its values are (0, 0, 0), (255,"),
+        (np.array([[(0, 0, 0)]], np.uint8), PLAIN, "this one is RGB; save it as greyscale or palette PNG, or give"),
+    ],
+)
+def test_a_mask_with_a_value_of_no_meaning(sample, mask, code, message):
+    bad = sample(mask, code=code)
+    with pytest.raises(InputError) as error:
+        read_parts(bad)
+    assert str(error.value).startswith(f"{bad.mask}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "1"])
+def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
+    path = tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}"
+    Image.new("RGB", (4, 3), "white").convert(mode).save(path)
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (4, 3))
+    assert np.asarray(image).min() == 255
+
+
+def test_the_orientation_of_a_camera_is_applied(tmp_path):
+    raw = np.zeros((32, 16, 3), np.uint8)
+    raw[:, :8] = 255  # turned by 90 degrees clockwise, as orientation 6 asks for, the left side comes to the top
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(raw).save(tmp_path / "a.jpg", exif=exif)
+    turned = np.asarray(read_image(tmp_path / "a.jpg"))
+    assert turned.shape == (16, 32, 3)
+    assert turned[:7].min() > 250
+    assert turned[9:].max() < 5
+
+
+def test_a_mask_is_resized_by_picking_pixels(sample):
+    rng = np.random.default_rng(0)
+    mask = rng.choice(np.array([0, 2, 255], np.uint8), (37, 53))
+    _, parts = read_resized(sample(mask), 16)
+    rows, columns = (((np.arange(16) + 0.5) * side / 16).astype(int) for side in mask.shape)
+    assert parts.dtype == np.uint8
+    np.testing.assert_array_equal(parts, mask[np.ix_(rows, columns)])  # and so no new value: 1 lies between 0 and 2
+
+
+def test_a_picture_is_squeezed_smoothly(sample, tmp_path):
+    ramp = np.linspace(0, 250, 80).round().astype(np.uint8)
+    one = sample(np.zeros((24, 80), np.uint8), Image.fromarray(np.tile(ramp, (24, 1))).convert("RGB"))
+    image, _ = read_resized(one, 16)
+    assert (image.shape, image.dtype) == ((16, 16, 3), np.uint8)
+    expected = ramp.reshape(16, 5).mean(1)
+    np.testing.assert_allclose(image[:, 1:-1], np.broadcast_to(expected[1:-1, None], (16, 14, 3)), atol=3)
+
+
+def test_a_mask_of_another_size(sample):
+    bad = sample(np.zeros((10, 20), np.uint8), Image.new("RGB", (10, 20)))
+    with pytest.raises(InputError, match=r"a\.png: the mask is 20x10 pixels and its picture 10x20; they must be of one"):
+        read_resized(bad, 8)
+
+
+def make_text(path: Path) -> None:
+    path.write_text("no picture")
+
+
+def make_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut, make_text, make_empty, Path.unlink])
+@pytest.mark.parametrize(("part", "what"), [("image", "picture"), ("mask", "mask")])
+def test_a_damaged_file_is_named(sample, damage, part, what):
+    noise = np.random.default_rng(0).integers(0, 3, (90, 90), np.uint8)
+    bad = sample(noise, Image.fromarray(noise * 100).convert("RGB"))
+    damage(getattr(bad, part))
+    with pytest.raises(InputError) as error:
+        read_resized(bad, 16)
+    assert str(error.value).startswith(f"{getattr(bad, part)}: cannot be read as a {what} (")
+    assert str(error.value).endswith("; repair or remove it")
+
+
+@pytest.mark.parametrize("part", ["image", "mask"])
+def test_a_picture_of_absurd_size_is_refused(sample, monkeypatch, part):
+    bad = sample(np.zeros((10, 10), np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match="decompression bomb"):
+        read_image(bad.image) if part == "image" else read_parts(bad)
+
+
+def test_missing_files_are_named(sample, tmp_path):
+    there = sample(np.zeros((4, 4), np.uint8))
+    require_files([there])
+    absent = [Sample(str(i), there.image, tmp_path / f"{i}.png", PLAIN) for i in range(5)]
+    with pytest.raises(InputError) as error:
+        require_files([there, absent[0]])
+    assert str(error.value).startswith(f"listed but missing: {tmp_path / '0.png'}; extract the archive again")
+    with pytest.raises(InputError, match=r"0\.png, \S*1\.png, \S*2\.png and 2 more; "):
+        require_files(absent)
+    without_image = Sample("b", tmp_path / "b.jpg", there.mask, PLAIN)
+    with pytest.raises(InputError, match=r"missing: \S*b\.jpg;"):
+        require_files([without_image])
