@@ -166,7 +166,7 @@ def _valid_keys(door: str, choices: Sequence[str] = ()) -> set[str]:
 
 def _of_same_kind(key: str, valid: set[str]) -> list[str]:
     """Hydra's own keys for a key of Hydra, the door's for others."""
-    return sorted(k for k in valid if k.startswith("hydra") == key.startswith("hydra") and "._" not in k)
+    return sorted(k for k in valid if k.startswith("hydra") == key.startswith("hydra"))
 
 
 def _as_setting(text: str) -> str:
@@ -235,7 +235,7 @@ def _arguments(name: str) -> argparse.Namespace:
     if unknown:
         key = unknown[0].lstrip("-").partition("=")[0].replace("-", "_")
         valid = _of_same_kind(key, _valid_keys(name))
-        suggestion = key if key in valid else nearest_key(key, valid)
+        suggestion = nearest_key(key, valid)
         advice = f": did you mean {suggestion}=...?" if suggestion else ""
         raise UsageError(f"unknown flag {unknown[0]}, settings are written key=value without dashes{advice}")
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]

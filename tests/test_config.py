@@ -162,7 +162,7 @@ def test_build_turns_what_cannot_be_made_into_one_line():
                 "it belongs to model=unet, model=unet_no_skip, model=unet_paper"
             ],
         ),
-        ("preprocessing.mean.0=0.5 sed=1", ["unknown key sed, did you mean seed?"]),
+        ("preprocessing.mean.0=0.5 +data.extra=1 sed=1", ["unknown key sed, did you mean seed?"]),
         ("modell=unet", ["unknown key modell, did you mean model?"]),
         ("hydra.run.dirr=x", ["unknown key hydra.run.dirr, did you mean hydra.run.dir?"]),
         (
@@ -225,6 +225,8 @@ def test_wrong_input_is_one_line_with_the_way_out(refuse, arguments, lines):
                        "trainer.max_epochs=...?"),
         ("--model.base-channels=8", "unknown flag --model.base-channels=8, settings are written key=value without "
                                     "dashes: did you mean model.base_channels=...?"),
+        ("--pack model", "unknown flag --pack, settings are written key=value without dashes"),
+        ("--config x", "unknown flag --config, settings are written key=value without dashes"),
         ("--zzzz", "unknown flag --zzzz, settings are written key=value without dashes"),
         ("--cfg jobb", "argument --cfg/-c: invalid choice: 'jobb' (choose from 'job', 'hydra', 'all')"),
     ],

@@ -1,9 +1,10 @@
 """Augmentation: the one module that knows albumentations."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks PyPI for the newest version
@@ -19,7 +20,8 @@ class Augmentation:
 
     def __init__(self, transforms: Sequence[Any], seed: int) -> None:
         self.seed = seed
-        self.pipeline = A.Compose(list(transforms), mask_interpolation=0, save_applied_params=False)
+        self.pipeline = A.Compose(list(transforms), mask_interpolation=cv2.INTER_NEAREST, save_applied_params=False)
+        _keep_resized_masks_in_place(self.pipeline)
 
     def __call__(self, image: np.ndarray, parts: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H,W,3) and parts uint8 (H,W) to the same, augmented."""
@@ -27,3 +29,12 @@ class Augmentation:
         self.pipeline.set_random_seed(int(state[0]))
         augmented = self.pipeline(image=image, mask=parts)
         return augmented["image"], augmented["mask"]
+
+
+def _keep_resized_masks_in_place(transforms: Iterable[Any]) -> None:
+    """INTER_NEAREST moves what it enlarges by up to half a pixel; its exact form is for resizing alone."""
+    for transform in transforms:
+        if isinstance(transform, A.BaseCompose):
+            _keep_resized_masks_in_place(transform)
+        elif isinstance(transform, A.RandomResizedCrop | A.RandomSizedCrop | A.Resize):
+            transform.mask_interpolation = cv2.INTER_NEAREST_EXACT

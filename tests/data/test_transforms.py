@@ -5,10 +5,10 @@ import pytest
 
 from petseg_lightning.conf_tree import options
 from petseg_lightning.config import build, compose
-from petseg_lightning.data.targets import IGNORE, PET_PARTS
-from petseg_lightning.data.transforms import Augmentation
+from petseg_lightning.data.targets import IGNORE
+from petseg_lightning.data.transforms import A, Augmentation
 
-SIZE = 48
+SIZE, PARTS = 48, (0, 2, 4)
 OPTIONS = options("augmentation")
 
 
@@ -23,10 +23,10 @@ def augmentation(option: str, seed: int = 0) -> Augmentation:
 
 @pytest.fixture(scope="module")
 def picture():
-    """A textured picture, and blobs of every part."""
+    """A textured picture, and blobs of three parts, between whose numbers there are others."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    parts = np.kron(rng.integers(0, len(PET_PARTS), (4, 4)), np.ones((12, 12))).astype(np.uint8)
+    parts = np.kron(rng.choice(PARTS, (4, 4)), np.ones((12, 12))).astype(np.uint8)
     return image, parts
 
 
@@ -45,7 +45,7 @@ def test_types_sizes_and_values_stay_and_the_originals_too(option, picture):
         assert (new_image.shape, new_parts.shape) == (image.shape, parts.shape)
         values |= set(np.unique(new_parts).tolist())
         assert same((image, parts), picture)  # the cache's arrays
-    assert values <= {*range(len(PET_PARTS)), IGNORE}
+    assert values <= {*PARTS, IGNORE}
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if described(option)])
@@ -79,19 +79,22 @@ MOVES = [
 
 
 @pytest.mark.parametrize(("option", "position"), MOVES)
-def test_picture_and_mask_move_together(option, position):
-    """The picture shows its mask, so it must show the moved mask afterwards, but for blurred edges."""
+@pytest.mark.parametrize("nested", [False, True])
+def test_picture_and_mask_move_together(option, position, nested):
+    """The picture shows its mask, so it must show the moved mask afterwards: in place, but for blurred edges."""
     parts = np.zeros((SIZE, SIZE), np.uint8)
-    parts[8:30, 5:22] = 1
-    parts[26:40, 18:44] = 1
-    augment = Augmentation([build({**described(option)[position], "p": 1.0})], seed=0)
-    moved_masks = set()
-    for index in range(20):
+    parts[20:, 20:] = 1  # edges to the left and above only: a mask that is moved gains or loses area
+    transform = build({**described(option)[position], "p": 1.0})
+    augment = Augmentation([A.OneOf([transform], p=1.0)] if nested else [transform], seed=0)
+    moved_masks, shifts = set(), []
+    for index in range(40):
         image, moved = augment(np.stack([parts * 200] * 3, -1), parts, 0, index)
-        assert ((image[..., 0] > 100) == (moved == 1)).mean() > 0.98
-        assert not np.array_equal(moved, parts)
+        assert ((image[..., 0] > 100) == (moved == 1)).mean() > 0.97
         moved_masks.add(moved.tobytes())
-    assert len(moved_masks) == (1 if "Flip" in described(option)[position]["_target_"] else 20)
+        shifts.append((image[..., 0].sum() / 200 - moved.sum()) / (2 * SIZE))
+    assert moved_masks != {parts.tobytes()}
+    assert len(moved_masks) == 1 if isinstance(transform, A.HorizontalFlip) else len(moved_masks) > 25
+    assert abs(np.mean(shifts)) < 0.1  # pixels
 
 
 def test_what_a_hole_hides_is_ignored(picture):

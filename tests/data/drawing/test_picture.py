@@ -9,7 +9,9 @@ from inspect import getsource
 import numpy as np
 import pytest
 
+from petseg_lightning.data.drawing import picture
 from petseg_lightning.data.drawing.breeds import BREEDS
+from petseg_lightning.data.drawing.pen import box, ellipse
 from petseg_lightning.data.drawing.picture import (
     BACKGROUND,
     BORDER,
@@ -22,6 +24,7 @@ from petseg_lightning.data.drawing.picture import (
 
 SIZE = 64
 NUM_PICTURES = 80
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,27 @@ def test_what_has_the_pets_colours_is_not_background() -> None:
         differs = np.abs(image.astype(int) - other).max(axis=2) > 32  # more than a sliver of a pixel
         assert not np.any(differs & (trimap == BACKGROUND))
         assert np.mean(differs[trimap == PET]) > 0.1
+
+
+def test_the_trimap_is_that_of_what_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A white disc as the pet, and a black box in front of it, on black: the picture itself is the oracle."""
+    monkeypatch.setattr(picture, "BACKGROUNDS", [lambda _scene: None])
+    monkeypatch.setattr(
+        picture,
+        "POSES",
+        {pose: lambda pen, _coat: pen.paint(ellipse(0, -0.5, 0.5, 0.5), WHITE) for pose in picture.POSES},
+    )
+    monkeypatch.setattr(
+        picture, "OCCLUDERS", [lambda scene, x, foot, size: scene.pen.paint(box(x, foot - size, x + size, foot), BLACK)]
+    )
+    monkeypatch.setattr(picture, "_photographed", lambda image, _rng: image)
+    black_pet, cut = replace(BREEDS[0], coat=BLACK, marks=()), 0
+    for seed in range(30):
+        image, trimap = draw_picture(np.random.default_rng(seed), black_pet, SIZE)
+        seen = image[..., 0] >= 128
+        np.testing.assert_array_equal(trimap, make_trimap(seen, BORDER_WIDTH * SIZE))
+        cut += seen.sum() < 0.9 * np.pi / 4 * np.ptp(np.flatnonzero(seen.any(axis=1))) ** 2
+    assert cut > 5
 
 
 def test_pictures_differ_and_are_not_flat(pictures: list) -> None:
