@@ -5,12 +5,17 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from petseg_lightning.config import door
-from petseg_lightning.report import write_report
 
 
 def run(cfg: DictConfig) -> Path:
-    """Write the report of the folder `cfg.run` and return its path."""
-    return write_report(Path(cfg.run))
+    """Write the report of the folder `cfg.run`, print its path and return it."""
+    from rich.console import Console
+
+    from petseg_lightning.report.page import write_report
+
+    report = write_report(Path(cfg.run))
+    Console().print(f"report  {report}", soft_wrap=True, highlight=False)
+    return report
 
 
 main = door("report", run)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from petseg_lightning.report import write_report
+from petseg_lightning.report.page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 SWITCHES = [

@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from petseg_lightning.errors import InputError
-from petseg_lightning.report import write_report
-from petseg_lightning.report.page import embed, flatten, number, percent, signed
+from petseg_lightning.report.page import embed, flatten, number, percent, signed, write_report
 
 ABSENT, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 VOID = {"meta", "link", "img", "br", "line", "circle", "polyline"}
