@@ -1,7 +1,7 @@
 """What the values of a configuration must be, checked before anything is built or imported."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +167,22 @@ def check(cfg: DictConfig, *, multirun: bool = False) -> None:
     ]
     if problems:
         raise InputError("; ".join(problems))
+
+
+def check_any(configs: Sequence[DictConfig], *, multirun: bool = False) -> None:
+    """Refuse the configurations of a sweep, or of a single run, unless one of them passes `check`.
+
+    Raises:
+        InputError: the problems of the first one.
+    """
+    errors = []
+    for cfg in configs:
+        try:
+            check(cfg, multirun=multirun)
+        except InputError as error:
+            errors.append(error)
+    if len(errors) == len(configs):
+        raise errors[0]
 
 
 def _not_given(key: str) -> str:

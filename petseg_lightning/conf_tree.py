@@ -6,6 +6,7 @@ option whose name begins with an underscore is a fragment that others share, and
 """
 
 import re
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def doors() -> list[str]:
     return sorted(file.stem for file in config_dir().glob("*.yaml"))
 
 
+@cache
 def root(door: str) -> dict[str, Any]:
     """The root YAML of a door as plain containers, its defaults list included."""
     return yaml.safe_load((config_dir() / f"{door}.yaml").read_text(encoding="utf-8"))

@@ -25,10 +25,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from petseg_lightning.checks import check
+from petseg_lightning.checks import check, check_any
 from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, options
 from petseg_lightning.errors import InputError
 from petseg_lightning.failures import HINT, remove_if_unused, report
@@ -38,14 +39,7 @@ from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key,
 __all__ = ["build", "compose", "config_dir", "door", "given", "plain"]
 
 # Hydra's flags for a configuration from elsewhere, or for none: it composes then without our help.
-NOT_OUR_CONFIG = (
-    "config_dir",
-    "config_path",
-    "config_name",
-    "shell_completion",
-    "hydra_help",
-    "experimental_rerun",
-)
+FOREIGN = ("config_dir", "config_path", "config_name", "shell_completion", "hydra_help", "experimental_rerun")
 
 
 class UsageError(InputError):
@@ -112,11 +106,20 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def given() -> dict[str, Any]:
-    """What the command line of the running door chose: values by key, options by group; empty outside of a door."""
+    """What the command line of the running door chose: values by key, options by group; empty outside of a door.
+
+    In a sweep only what differs between its jobs.
+    """
     if not HydraConfig.initialized():
         return {}
-    overrides = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    return {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
+    parser = OverridesParser.create()
+    overrides = parser.parse_overrides(list(HydraConfig.get().overrides.task))
+    chosen = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
+    if HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return chosen
+    command = parser.parse_overrides([argument for argument in sys.argv[1:] if not argument.startswith("-")])
+    swept = {override.key_or_group for override in command if override.is_sweep_override()}
+    return {key: value for key, value in chosen.items() if key in swept}
 
 
 def _load(door: str, overrides: Sequence[str]) -> DictConfig:
@@ -141,7 +144,7 @@ def _explain(door: str, overrides: Sequence[str], error: Exception) -> str:
         else:
             problems.append(unknown_option(key, None if value is None else str(value)))
     with suppress(HydraException, yaml.YAMLError):  # in conf/ itself: `error` is about it
-        valid = _valid_keys(door, choices)
+        valid = _valid_keys(door, choices, error)
         problems += [unknown_key(key, _of_same_kind(key, valid)) for key in keys if key not in valid]
     return "; ".join(problems) or _words(error)
 
@@ -158,9 +161,10 @@ def _parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> tupl
     return parsed, problems
 
 
-def _valid_keys(door: str, choices: Sequence[str] = ()) -> set[str]:
+def _valid_keys(door: str, choices: Sequence[str] = (), error: Exception | None = None) -> set[str]:
     """The keys of the door, Hydra's own included, with these choices of options; and its groups."""
-    values: Any = OmegaConf.to_container(_load(door, choices))
+    node = getattr(error and error.__cause__, "parent_node", None)  # in what was composed, if a key was missing
+    values: Any = OmegaConf.to_container(_load(door, choices) if node is None else node._get_root())
     return set(flatten(values)) | set(groups(door))
 
 
@@ -206,11 +210,14 @@ def _enter(name: str, run: Callable[[DictConfig], Any]) -> int:
         if arguments.help:
             print(door_help(name, compose(name, arguments.overrides)))
             return 0
-        if not any(getattr(arguments, flag) for flag in NOT_OUR_CONFIG):
+        foreign = any(getattr(arguments, flag) for flag in FOREIGN)
+        if not (foreign or arguments.cfg or arguments.info):
             configs = [compose(name, job) for job in _jobs(name, arguments)]
-            if arguments.cfg is None and arguments.info is None:
-                _refuse_where_all_are_wrong(configs, arguments.multirun)
-        return _run_jobs(name, run, arguments.multirun)
+            check_any(configs, multirun=arguments.multirun)
+        try:
+            return _run_jobs(name, run, arguments.multirun)
+        except HydraException as error:
+            raise InputError(_words(error) if foreign else _explain(name, arguments.overrides, error)) from error
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
@@ -257,18 +264,6 @@ def _jobs(name: str, arguments: argparse.Namespace) -> list[list[str]]:
             raise InputError(_words(error)) from error
 
 
-def _refuse_where_all_are_wrong(configs: Sequence[DictConfig], multirun: bool) -> None:
-    """Raise before anything is made, unless a sweep has jobs that can run: each is checked in its turn."""
-    errors = []
-    for cfg in configs:
-        try:
-            check(cfg, multirun=multirun)
-        except InputError as error:
-            errors.append(error)
-    if len(errors) == len(configs):
-        raise errors[0]
-
-
 def _run_jobs(name: str, run: Callable[[DictConfig], Any], multirun: bool) -> int:
     begun: list[str] = []
     failed: list[str] = []
@@ -288,7 +283,9 @@ def _run_jobs(name: str, run: Callable[[DictConfig], Any], multirun: bool) -> in
     task.__module__ = f"petseg_lightning.{name}"  # where Hydra takes the name of the job from
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except HydraException:  # some are OSErrors too
+        raise
+    except (OmegaConfBaseException, ValueError) as error:
         raise InputError(_words(error)) from error
     except OSError as error:
         raise InputError(

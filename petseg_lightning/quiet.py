@@ -7,7 +7,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 IGNORED_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 calls what torch 2.14 deprecates
-    r"The number of training batches .* is smaller than the logging interval",  # losses of epochs are still logged
+    r"The number of training batches .* is smaller than the logging interval",  # small data; val/loss is still logged
     r"The '\w+' does not have many workers",  # with decoded pictures in memory, workers only cost
 )
 

@@ -30,7 +30,7 @@ from petseg_lightning.summary import print_summary
 log = logging.getLogger(__name__)
 
 HYPERPARAMETERS = ("data.batch_size", "model.base_channels", "optimizer.lr", "seed", "trainer.max_epochs")
-NOT_HYPERPARAMETERS = ("paths", "data.root", "data.num_workers", "ckpt_path", "debug", "trainer.devices")
+NOT_HYPERPARAMETERS = ("paths", "data.root", "data.num_", "ckpt_path", "debug", "trainer.devices")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 
 
 @pytest.fixture
@@ -49,3 +50,6 @@ def test_a_sweep_leaves_finished_runs(petseg, tmp_path):
         assert checkpoint["petseg_lightning"]["model"]["base_channels"] == channels
         assert 0 < metrics["splits"]["test"]["protocols"]["trimap"]["miou"] < 1
         assert (tmp_path / "sweep" / job / "report.html").is_file()
+        hyperparameters = yaml.safe_load((tmp_path / f"sweep/{job}/csv/hparams.yaml").read_text())
+        assert hyperparameters["model.base_channels"] == channels
+        assert "data" not in hyperparameters  # the same in both jobs

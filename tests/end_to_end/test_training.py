@@ -198,7 +198,7 @@ def test_plateau_lowers_the_rate_when_the_score_does_not_rise(train_small, tmp_p
 def test_debug_presets(train_small, tmp_path, preset):
     settings = ["debug=" + preset]
     if preset == "overfit":
-        settings += ["optimizer.lr=1e-2", "trainer.max_epochs=25", "trainer.log_every_n_steps=1"]
+        settings += ["optimizer.lr=1e-2", "trainer.max_epochs=25", "model=unet", "trainer.log_every_n_steps=1"]
     elif preset != "limit":
         settings += ["trainer.max_epochs=1"]
     else:
