@@ -15,6 +15,7 @@ from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.dataset import SegmentationDataset
 from petseg_lightning.data.samples import Sample
 from petseg_lightning.data.targets import Protocol, protocols_for
+from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing, write_json, write_text
 from petseg_lightning.metrics.protocols import merge_counts
 from petseg_lightning.metrics.scores import scores
@@ -43,7 +44,7 @@ class Evaluation:
         self.tables = dict(zip(splits, tables, strict=True))
         self.reported = splits[0]
         self.protocols = protocols_for(module.target.class_names, datamodule.target.part_names)
-        self.own = next(p for p in self.protocols if p.target.name == module.target.name)
+        self.own = own_protocol(module, datamodule)
 
     @property
     def samples(self) -> list[Sample]:
@@ -139,12 +140,23 @@ def evaluate(
     Raises:
         InputError: the model's classes are not those of the data.
     """
-    protocols_for(module.target.class_names, datamodule.target.part_names)
+    own_protocol(module, datamodule)
     recorder = next(c for c in trainer.callbacks if isinstance(c, EvaluationRecorder))  # type: ignore[attr-defined]
     datamodule.trainer = trainer
     loaders = [datamodule.evaluation_dataloader(split, with_original_parts=split == splits[0]) for split in splits]
     trainer.test(module, dataloaders=loaders, ckpt_path=ckpt_path, verbose=False, weights_only=True)
     return Evaluation(module, datamodule, splits, recorder.tables)
+
+
+def own_protocol(module: SegmentationModule, datamodule: SegmentationDataModule) -> Protocol:
+    """The protocol of the model's own classes. Raises InputError where the data cannot be scored in them."""
+    for protocol in protocols_for(module.target.class_names, datamodule.target.part_names):
+        if protocol.target.name == module.target.name:
+            return protocol
+    raise InputError(
+        f"the checkpoint was trained on masks of {', '.join(module.target.part_names)}, but those of the data hold "
+        f"{', '.join(datamodule.target.part_names)}: use the checkpoint with data of its own kind"
+    )
 
 
 def protocol_scores(counts: np.ndarray, protocol: Protocol) -> dict[str, Any]:

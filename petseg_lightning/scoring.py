@@ -10,8 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.config import build, plain
-from petseg_lightning.data.targets import protocols_for
-from petseg_lightning.evaluation import evaluate
+from petseg_lightning.evaluation import evaluate, own_protocol
 from petseg_lightning.inference.checkpoint import find_checkpoint, load_module
 from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.report.page import write_report
@@ -39,7 +38,7 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     module = load_module(checkpoint)
     cfg = _with_data_of(cfg, module.description)
     datamodule = build_datamodule(cfg)
-    protocols_for(module.target.class_names, datamodule.target.part_names)
+    own_protocol(module, datamodule)
     callbacks = [*build(cfg.callbacks).values(), EvaluationRecorder()]
     trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=False, default_root_dir=folder)
     evaluation = evaluate(trainer, module, datamodule, (cfg.split,))

@@ -130,3 +130,15 @@ def test_resuming_another_network_or_a_finished_training_is_refused(trained_run,
         train_small(tmp_path, f"ckpt_path={trained_run()}", "data.target=species")
     with pytest.raises(InputError, match=r"trained for 2 epochs and trainer\.max_epochs=2"):
         train_small(tmp_path, f"ckpt_path={trained_run()}")
+
+
+def test_a_model_of_pets_is_not_scored_on_masks_of_another_kind(trained_run, tmp_path):
+    for name in ("a", "b", "c", "d", "e", "f"):
+        for folder in ("images", "masks"):
+            (tmp_path / "own" / folder).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB" if folder == "images" else "L", (32, 32)).save(tmp_path / "own" / folder / f"{name}.png")
+    with pytest.raises(InputError, match="use the checkpoint with data of its own kind"):
+        score(
+            tmp_path / "run", f"ckpt={trained_run('binary')}", "data=folder", f"data.root={tmp_path / 'own'}",
+            "data.class_names=[background,pet]", "data.val_fraction=0.3", "data.test_fraction=0.3",
+        )  # fmt: skip
