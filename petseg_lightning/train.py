@@ -5,10 +5,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from petseg_lightning.config import door
+from petseg_lightning.data.presence import require_pets
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Train and test as configured; see `petseg_lightning.training.train`."""
+    if "download" in cfg.data:
+        require_pets(cfg.data.root, cfg.data.download)  # before seconds of imports
     from petseg_lightning.training import train
 
     return train(cfg)

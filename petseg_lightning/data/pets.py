@@ -2,18 +2,17 @@
 
 import logging
 import shutil
-import urllib.request
 from pathlib import Path
 from typing import ClassVar, Unpack
 
 from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
+from petseg_lightning.data.presence import FOLDER, WAYS, require_pets
 from petseg_lightning.data.samples import MaskCode, Sample
 from petseg_lightning.data.targets import PET_PARTS, pet_target
 from petseg_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FOLDER = "oxford-iiit-pet"
 SPECIES = {"1": "cat", "2": "dog"}
 # a trimap holds 1 = pet, 2 = background, 3 = border
 TRIMAP_CODES = {
@@ -46,25 +45,23 @@ class OxfordPetDataModule(SegmentationDataModule):
 
         Raises InputError where there is neither data nor a network.
         """
+        require_pets(self.root, self.download)
         folder = self.root / FOLDER
         if folder.is_dir():
             return
-        absent = f"no Oxford-IIIT Pet in {folder.absolute()}"
-        ways = "give the folder that holds oxford-iiit-pet/ as data.root=<folder>, or draw pets with data=synthetic"
-        if not self.download:
-            raise InputError(f"{absent}, and data.download=false; {ways}")
         from torchvision.datasets import OxfordIIITPet
 
         partial = self.root / f".{FOLDER}.partial"
         try:
-            urllib.request.urlopen(OxfordIIITPet._RESOURCES[0][0], timeout=5).close()
             log.info("Downloading Oxford-IIIT Pet (800 MB) to %s", folder)
             shutil.rmtree(partial / FOLDER / "annotations", ignore_errors=True)  # else half of them count as done
             OxfordIIITPet(partial, download=True)
             (partial / FOLDER).rename(folder)
             partial.rmdir()
         except (OSError, RuntimeError) as error:
-            raise InputError(f"{absent}, and it cannot be downloaded ({error}); {ways}") from error
+            raise InputError(
+                f"no Oxford-IIIT Pet in {folder.absolute()}, and it cannot be downloaded ({error}); {WAYS}"
+            ) from error
 
     def read_splits(self) -> dict[str, list[Sample]]:
         folder = self.root / FOLDER

@@ -16,7 +16,8 @@ from filelock import FileLock
 from petseg_lightning.data.datamodule import LoaderOptions
 from petseg_lightning.data.drawing.breeds import BREEDS
 from petseg_lightning.data.drawing.picture import draw_picture
-from petseg_lightning.data.pets import FOLDER, OxfordPetDataModule
+from petseg_lightning.data.pets import OxfordPetDataModule
+from petseg_lightning.data.presence import FOLDER
 from petseg_lightning.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import torchvision.datasets
+from torchvision.datasets import OxfordIIITPet
 
 from petseg_lightning.data.pets import OxfordPetDataModule
+from petseg_lightning.data.presence import ARCHIVE
 from petseg_lightning.data.samples import read_parts
 from petseg_lightning.errors import InputError
 
@@ -178,3 +180,7 @@ def test_the_real_pets(pets_root):
     np.testing.assert_allclose(resized / resized.sum(), shares, atol=0.02)
     background, pet, border = shares[0], shares[1] + shares[3], shares[2] + shares[4]
     np.testing.assert_allclose((background, pet, border), (0.575, 0.304, 0.121), atol=0.03)
+
+
+def test_the_address_that_is_tried_is_the_one_that_is_downloaded_from():
+    assert OxfordIIITPet._RESOURCES[0][0] == ARCHIVE
