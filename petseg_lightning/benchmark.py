@@ -1,4 +1,4 @@
-"""Door: compare the training with a plain loop (`python -m petseg_lightning.benchmark`, or `petseg benchmark`)."""
+"""Door: what a training costs on this machine (`python -m petseg_lightning.benchmark`, or `petseg benchmark`)."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from petseg_lightning.config import door
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Measure as configured; see `petseg_lightning.benchmarking.benchmark`."""
-    from petseg_lightning.benchmarking import benchmark
+    """Measure as configured; see `petseg_lightning.benchmarking.run.benchmark`."""
+    from petseg_lightning.benchmarking.run import benchmark
 
     return benchmark(cfg)
 

@@ -36,7 +36,7 @@ from petseg_lightning.failures import HINT, remove_if_unused, report
 from petseg_lightning.help_text import door_help
 from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key, unknown_option
 
-__all__ = ["build", "compose", "config_dir", "door", "given", "plain"]
+__all__ = ["build", "build_all", "compose", "config_dir", "door", "given", "overrides", "plain"]
 
 # Hydra's flags for a configuration from elsewhere, or for none: it composes then without our help.
 FOREIGN = ("config_dir", "config_path", "config_name", "shell_completion", "hydra_help", "experimental_rerun")
@@ -98,11 +98,21 @@ def build(node: Any, **arguments: Any) -> Any:
         raise InputError(f"{where}: {_words(cause or error)} {HINT}") from error
 
 
+def build_all(nodes: DictConfig) -> list[Any]:
+    """The objects of a group such as `callbacks`; one that is set to null is left out. Raises what `build` does."""
+    return [built for built in build(nodes).values() if built is not None]
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """A part of the configuration as plain dicts and lists, with everything resolved."""
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def overrides() -> list[str]:
+    """The overrides of the running door, as they were written; none outside of a door."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def given() -> dict[str, Any]:
@@ -113,8 +123,8 @@ def given() -> dict[str, Any]:
     if not HydraConfig.initialized():
         return {}
     parser = OverridesParser.create()
-    overrides = parser.parse_overrides(list(HydraConfig.get().overrides.task))
-    chosen = {override.key_or_group: override.value() for override in overrides if not override.is_delete()}
+    parsed = parser.parse_overrides(overrides())
+    chosen = {override.key_or_group: override.value() for override in parsed if not override.is_delete()}
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         return chosen
     command = parser.parse_overrides([argument for argument in sys.argv[1:] if not argument.startswith("-")])

@@ -33,7 +33,7 @@ def describe_environment() -> dict[str, Any]:
             "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         },
         "hardware": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -59,7 +59,8 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model of the processor, or its architecture where nothing says more."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.is_file() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

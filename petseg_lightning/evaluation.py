@@ -127,8 +127,9 @@ def evaluate(
     splits: Sequence[str],
     *,
     ckpt_path: str | None = None,
+    original: bool = False,
 ) -> Evaluation:
-    """Count a model's pixels over whole splits, on the trainer's devices; the first split at both resolutions.
+    """Count a model's pixels over whole splits, on the trainer's devices.
 
     Args:
         trainer: one with an `EvaluationRecorder` among its callbacks.
@@ -136,6 +137,7 @@ def evaluate(
         datamodule: the data; its classes may be any that the model's can be scored on.
         splits: of train, val and test.
         ckpt_path: weights to load first, "best" for those of the training just ended.
+        original: count the first split also at the resolution of its pictures.
 
     Raises:
         InputError: the model's classes are not those of the data.
@@ -143,7 +145,8 @@ def evaluate(
     own_protocol(module, datamodule)
     recorder = next(c for c in trainer.callbacks if isinstance(c, EvaluationRecorder))  # type: ignore[attr-defined]
     datamodule.trainer = trainer
-    loaders = [datamodule.evaluation_dataloader(split, with_original_parts=split == splits[0]) for split in splits]
+    at_both = {splits[0]} if original else set()
+    loaders = [datamodule.evaluation_dataloader(split, with_original_parts=split in at_both) for split in splits]
     trainer.test(module, dataloaders=loaders, ckpt_path=ckpt_path, verbose=False, weights_only=True)
     return Evaluation(module, datamodule, splits, recorder.tables)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from petseg_lightning.data.dataset import Batch
 from petseg_lightning.data.targets import IGNORE, Target
 from petseg_lightning.metrics.confusion import ConfusionMatrix, confusion_counts
+from petseg_lightning.metrics.protocols import merge_counts
 from petseg_lightning.metrics.scores import scores
 
 CHECKPOINT_KEY = "petseg_lightning"
@@ -61,30 +62,46 @@ class SegmentationModule(LightningModule):
         lookup = torch.full((256,), IGNORE)
         lookup[: len(target.part_to_class)] = torch.tensor(target.part_to_class)
         self.register_buffer("class_of_part", lookup, persistent=False)
-        self.confusion = ConfusionMatrix(len(target.class_names), len(target.class_names))
+        self.confusion = ConfusionMatrix(len(target.part_names), len(target.class_names))
+        self._compiled: Callable[[Tensor], Tensor] = network.forward
+        self._compiled_size = 0
+
+    def compile_training(self, batch_size: int) -> None:
+        """Compile the network for training steps on batches of this size; everything else stays eager."""
+        self._compiled, self._compiled_size = torch.compile(self.network.forward, dynamic=False), batch_size
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 RGB images (B,3,H,W) -> logits (B,K,H,W)."""
-        return self.network((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        return self.network(self.normalized(images))
 
-    def _logits_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        masks = self.class_of_part[batch["parts"].int()]
-        logits = self(batch["image"])
-        return logits, masks, self.loss(logits, masks)
+    def normalized(self, images: Tensor) -> Tensor:
+        """uint8 RGB images (B,3,H,W) -> what the network takes, float32 of the same shape."""
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def _classes(self, parts: Tensor) -> Tensor:
+        return self.class_of_part[parts.int()]
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, by the compiled network where the batch has the size it was compiled for."""
+        images = self.normalized(batch["image"])
+        network = self._compiled if len(images) == self._compiled_size else self.network
+        return self.loss(network(images), self._classes(batch["parts"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        *_, loss = self._logits_and_loss(batch)
+        loss = self.training_loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        logits, masks, loss = self._logits_and_loss(batch)
-        num_classes = logits.shape[1]
-        self.confusion.update(confusion_counts(logits.argmax(1), masks, num_classes, num_classes))
+        logits = self(batch["image"])
+        self.confusion.update(self._part_counts(logits.argmax(1), batch["parts"]))
+        loss = self.loss(logits, self._classes(batch["parts"]))
         self.log("val/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.validation_matrix = self.confusion.compute().cpu()
+        counts = self.confusion.compute().cpu()
+        classes = range(len(self.target.class_names))
+        self.validation_matrix = merge_counts(counts, self.target.part_to_class, classes, len(classes))
         self.confusion.reset()
         result = scores(self.validation_matrix)
         per_class = zip(self.target.class_names, result["iou"], strict=True)

@@ -1,6 +1,7 @@
 """From a checkpoint to its scores and their report."""
 
 import logging
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
-from petseg_lightning.config import build, plain
+from petseg_lightning.compute import Compute, use
+from petseg_lightning.config import build, build_all, plain
 from petseg_lightning.evaluation import evaluate, own_protocol
 from petseg_lightning.inference.checkpoint import find_checkpoint, load_module
 from petseg_lightning.quiet import quiet_libraries
@@ -39,16 +41,28 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     cfg = _with_data_of(cfg, module.description)
     datamodule = build_datamodule(cfg)
     own_protocol(module, datamodule)
-    callbacks = [*build(cfg.callbacks).values(), EvaluationRecorder()]
-    trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=False, default_root_dir=folder)
-    evaluation = evaluate(trainer, module, datamodule, (cfg.split,))
+    callbacks = [*build_all(cfg.callbacks), EvaluationRecorder()]
+    compute = _compute_of(cfg, module.description)
+    use(module, compute, datamodule.batch_size, tf32=cfg.compute.tf32)
+    trainer: Trainer = build(
+        cfg.trainer, precision=compute.precision, callbacks=callbacks, logger=False, default_root_dir=folder
+    )
+    evaluation = evaluate(trainer, module, datamodule, (cfg.split,), original=True)
     if not trainer.is_global_zero:
         return {}
     metrics = evaluation.write(folder, {"door": "evaluate", "checkpoint": str(checkpoint)})
-    write_environment(folder, datamodule, started)
+    write_environment(folder, datamodule, asdict(compute), started)
     write_report(folder)
     print_summary(metrics, folder)
     return metrics
+
+
+def _compute_of(cfg: DictConfig, description: dict[str, Any]) -> Compute:
+    """As in the training, so that the scores are the same, unless the config says otherwise; never compiled."""
+    way = asdict(Compute()) | description.get("compute", {})
+    chosen = {"precision": cfg.trainer.precision, "channels_last": cfg.compute.channels_last}
+    way |= {key: value for key, value in chosen.items() if value != "auto"}
+    return Compute(**{**way, "compile": False})
 
 
 def _with_data_of(cfg: DictConfig, description: dict[str, Any]) -> DictConfig:

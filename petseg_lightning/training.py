@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from petseg_lightning import __version__
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.callbacks.throughput import Throughput
-from petseg_lightning.config import build, given, plain
+from petseg_lightning.compute import Compute, choose, random_batch, use
+from petseg_lightning.config import build, build_all, given, plain
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import InputError
@@ -56,9 +58,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         _check_resume(resume, module, cfg.trainer.max_epochs)
     datamodule.setup("fit")  # a damaged picture is met before anything is written
     throughput = Throughput()
-    callbacks = [*build(cfg.callbacks).values(), throughput, EvaluationRecorder()]
-    loggers: list[Logger] = list(build(cfg.logger).values())
-    trainer: Trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=folder)
+    callbacks = [*build_all(cfg.callbacks), throughput, EvaluationRecorder()]
+    compute = choose_compute(cfg, module, datamodule, resume)
+    loggers: list[Logger] = build_all(cfg.logger)
+    trainer: Trainer = build(
+        cfg.trainer, precision=compute.precision, callbacks=callbacks, logger=loggers, default_root_dir=folder
+    )
     status = "failed"
     try:
         begin = perf_counter()
@@ -79,7 +84,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 "images_per_second": throughput.median,
             },
         )
-        write_environment(folder, datamodule, started)
+        write_environment(folder, datamodule, asdict(compute), started)
         _log_results(loggers, cfg, metrics, trainer.global_step)
         status = "success"
     finally:
@@ -118,7 +123,7 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
             "model": model,
             "target": {key: list(v) if isinstance(v, tuple) else v for key, v in vars(target).items()},
             "preprocessing": {**build(cfg.preprocessing), "image_size": datamodule.image_size},
-            "data": {**data, "root": str(datamodule.root.absolute())},
+            "data": {**data, "root": datamodule.location},
         },
     )
     size = datamodule.image_size
@@ -126,10 +131,48 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
     return module
 
 
-def write_environment(folder: Path, datamodule: SegmentationDataModule, started: datetime) -> None:
-    """Write environment.json: versions, commit, hardware, data, command and times of a run that ends now."""
+def choose_compute(
+    cfg: DictConfig, module: SegmentationModule, datamodule: SegmentationDataModule, resume: Path | None = None
+) -> Compute:
+    """Choose how the module is computed, prepare it for that, and note it in its description.
+
+    A resumed training goes on as it began, unless the config says otherwise.
+    """
+    batch_size = datamodule.batch_size
+    wanted = {**plain(cfg.compute), "precision": cfg.trainer.precision}
+    if resume is not None:
+        before = read_checkpoint(resume)[CHECKPOINT_KEY].get("compute", {})
+        wanted |= {key: value for key, value in before.items() if wanted[key] == "auto"}
+    probe: Trainer = build(cfg.trainer, precision="32-true", logger=False, enable_checkpointing=False)
+    compute = choose(
+        wanted,
+        module,
+        random_batch(batch_size, datamodule.image_size, len(module.target.part_names)),
+        probe.strategy.root_device,
+        steps=_planned_steps(cfg, datamodule.counts["train"], batch_size * probe.world_size),
+        processes=probe.world_size,
+    )
+    use(module, compute, batch_size, tf32=cfg.compute.tf32)
+    module.description["compute"] = asdict(compute)
+    return compute
+
+
+def _planned_steps(cfg: DictConfig, images: int, batch_size: int) -> int:
+    """Batches of the whole training, for all that the config says; early stopping may come before."""
+    batches = -(-images // batch_size)
+    for limit in (cfg.trainer.limit_train_batches, cfg.trainer.overfit_batches, int(cfg.trainer.fast_dev_run)):
+        if limit:
+            batches = int(limit * batches) if isinstance(limit, float) else min(limit, batches)
+    return batches * (1 if cfg.trainer.fast_dev_run else cfg.trainer.max_epochs)
+
+
+def write_environment(
+    folder: Path, datamodule: SegmentationDataModule, compute: dict[str, Any], started: datetime
+) -> None:
+    """Write environment.json: versions, commit, hardware, compute, data, command and times of a run that ends now."""
     content = {
         **describe_environment(),
+        "compute": compute,
         "data": datamodule.description(),
         "command": sys.argv,
         "started": started.isoformat(timespec="seconds"),

@@ -19,6 +19,14 @@ def trimap(height: int, width: int, inset: int) -> np.ndarray:
     return mask
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory):
+    """What is remembered from run to run is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache_home")))
+        yield
+
+
 @pytest.fixture
 def tiny_pets(tmp_path):
     """(trainval, test: pictures per breed, root) -> a root in the official layout; no two pictures are equal."""

@@ -16,9 +16,9 @@ MODULES = {
     path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__").replace("/", "."): path
     for path in sorted((ROOT / "petseg_lightning").rglob("*.py"))
 }
-DOORS = {"train", "evaluate", "predict", "export", "compare", "audit", "benchmark", "app", "report.__main__"}
+DOORS = {"train", "evaluate", "predict", "export", "compare", "audit", "benchmark", "app", "shard", "report.__main__"}
 TOP = DOORS | {"config", "cli"}  # what speaks to Hydra
-BODIES = {"training", "scoring", "benchmarking"}  # what doors run: heavy, given a config, without Hydra
+BODIES = {"training", "scoring", "benchmarking", "sharding"}  # what doors run: heavy, given a config, without Hydra
 PURE = {"models", "losses", "metrics"}
 HEAVY = {"torch", "torchvision", "torchmetrics", "lightning", "albumentations"}  # seconds to import
 

@@ -28,7 +28,7 @@ VALID = {door: _of_same_kind("", _valid_keys(door)) for door in doors()}
         ("experiement", "experiment"),
         ("ckptpath", "ckpt_path"),
         ("val_fraction", "data.val_fraction"),
-        ("precision", "trainer.precision"),
+        ("precision", "compute.precision"),
         ("zzzzzz", None),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_key_of_another_option_names_it():
         "optimizer.momentum is no key of the present choice, it belongs to optimizer=sgd"
     )
     assert unknown_key("data.image_size", VALID["evaluate"]).endswith(
-        "it belongs to data=folder, data=oxford_pet, data=synthetic"  # which have it from a fragment
+        "it belongs to data=folder, data=oxford_pet, data=stream, data=synthetic"  # which have it from a fragment
     )
     assert "belongs" not in unknown_key("model.depth", VALID["evaluate"])  # a door without models
 

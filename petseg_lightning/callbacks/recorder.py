@@ -1,5 +1,7 @@
 """Collects the counts of every tested image, from all devices."""
 
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -8,8 +10,8 @@ import torch.distributed
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from petseg_lightning.data.dataset import Batch
 from petseg_lightning.data.splits import PADDING
+from petseg_lightning.data.targets import IGNORE, Target
 from petseg_lightning.metrics.image_measures import boundary_error_share, edge_contrast
 from petseg_lightning.module import SegmentationModule
 
@@ -18,15 +20,18 @@ class EvaluationRecorder(Callback):
     """Keeps, per test loader, the index of every image and its counts (parts x classes), at both resolutions.
 
     After `trainer.test`, `tables[i]` holds those of loader i, each image once and in order, on every device:
-    {"index": int64 (N,), "counts": int64 (N,R,C), perhaps "original_counts": int64 (N,R,C)}. That of loader 0 also
-    has "edge_contrast" and "boundary_error_share", float64 (N,).
+    {"index": int64 (N,), "counts": int64 (N,R,C), perhaps "original_counts": int64 (N,R,C)}. With `measure` that of
+    loader 0 also has "edge_contrast" and "boundary_error_share", float64 (N,), measured in threads beside the device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, measure: bool = True) -> None:
+        self.measure = measure
         self.tables: list[dict[str, np.ndarray]] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self._batches: list[list[dict[str, Tensor]]] = [[] for _ in trainer.num_test_batches]
+        self._measures: list[Future[dict[str, Tensor]]] = []
+        self._threads = ThreadPoolExecutor(os.cpu_count())
 
     def on_test_batch_end(
         self,
@@ -38,15 +43,19 @@ class EvaluationRecorder(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         columns = {"index": batch["index"], **{key: outputs[key] for key in outputs if key.endswith("counts")}}
-        if dataloader_idx == 0:
+        self._batches[dataloader_idx].append(columns)  # they stay on the device: no waiting for it
+        if dataloader_idx == 0 and self.measure:
             assert isinstance(pl_module, SegmentationModule)
-            columns |= _measures(pl_module, batch, outputs["predictions"])
-        self._batches[dataloader_idx].append({key: value.cpu() for key, value in columns.items()})
+            arrays = (tensor.cpu().numpy() for tensor in (batch["image"], batch["parts"], outputs["predictions"]))
+            self._measures.append(self._threads.submit(_measured, pl_module.target, *arrays))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        for columns, measures in zip(self._batches[0], self._measures, strict=False):
+            columns |= measures.result()
+        self._threads.shutdown()
         self.tables = []
         for batches in self._batches:
-            mine = {key: torch.cat([batch[key] for batch in batches]).numpy() for key in batches[0]}
+            mine = {key: torch.cat([batch[key] for batch in batches]).cpu().numpy() for key in batches[0]}
             shares: list[Any] = [mine]
             if trainer.world_size > 1:
                 shares = [None] * trainer.world_size
@@ -57,14 +66,11 @@ class EvaluationRecorder(Callback):
             self.tables.append({key: column[kept][order] for key, column in table.items()})
 
 
-def _measures(module: SegmentationModule, batch: Batch, predictions: Tensor) -> dict[str, Tensor]:
-    background = [name == "background" for name in module.target.part_names]
-    images = batch["image"].permute(0, 2, 3, 1).cpu().numpy()
-    parts = batch["parts"].cpu().numpy()
-    truths = module.class_of_part[batch["parts"].int()].cpu().numpy()
+def _measured(target: Target, images: np.ndarray, parts: np.ndarray, predictions: np.ndarray) -> dict[str, Tensor]:
+    """Of a batch: images uint8 (B,3,H,W), parts and predictions integer (B,H,W)."""
+    background = [name == "background" for name in target.part_names]
     foregrounds = ~np.pad(background, (0, 256 - len(background)), constant_values=True)[parts]
-    pairs = zip(truths, predictions.cpu().numpy(), strict=True)
-    return {
-        "edge_contrast": torch.tensor([edge_contrast(*pair) for pair in zip(images, foregrounds, strict=True)]),
-        "boundary_error_share": torch.tensor([boundary_error_share(*pair) for pair in pairs]),
-    }
+    classes = np.pad(target.part_to_class, (0, 256 - len(background)), constant_values=IGNORE)[parts]
+    contrasts = map(edge_contrast, images.transpose(0, 2, 3, 1), foregrounds)
+    shares = map(boundary_error_share, classes, predictions)
+    return {"edge_contrast": torch.tensor([*contrasts]), "boundary_error_share": torch.tensor([*shares])}

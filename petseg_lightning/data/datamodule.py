@@ -4,20 +4,29 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from petseg_lightning.data.cache import Pictures
-from petseg_lightning.data.dataset import Item, SegmentationDataset, collate
-from petseg_lightning.data.samples import Sample, require_files
+from petseg_lightning.data.cache import MemoryArrays, Pictures
+from petseg_lightning.data.dataset import (
+    Batch,
+    Item,
+    PlannedDataset,
+    SegmentationDataset,
+    collate,
+)
+from petseg_lightning.data.device_augmentation import DeviceAugmentation
+from petseg_lightning.data.disk_cache import DiskArrays, open_disk_cache
+from petseg_lightning.data.sample_table import Samples, SampleTable
+from petseg_lightning.data.samples import require_files
 from petseg_lightning.data.splits import EpochSampler, stratified_holdout
 from petseg_lightning.data.targets import IGNORE, Target
 from petseg_lightning.data.transforms import Augmentation
@@ -26,6 +35,7 @@ from petseg_lightning.errors import InputError
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+RESIDENT_SHARE = 0.5  # of a GPU's free memory that pictures may take
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -37,7 +47,9 @@ class LoaderOptions(TypedDict, total=False):
     split_seed: int
     num_workers: int | None
     cache: str
+    cache_dir: str | None
     transforms: Sequence[Any]
+    device_augment: bool
     seed: int
 
 
@@ -47,6 +59,8 @@ class SegmentationDataModule(LightningDataModule, ABC):
     `transforms` are albumentations transforms for the training pictures; `seed` orders and augments them, and
     `split_seed` draws the validation split from what `read_splits` calls trainval, stratified by breed.
     """
+
+    decoded_splits: ClassVar[tuple[str, ...]] = SPLITS  # before a training
 
     def __init__(
         self,
@@ -58,51 +72,65 @@ class SegmentationDataModule(LightningDataModule, ABC):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         num_workers: int | None = None,
-        cache: str = "memory",
+        cache: str = "disk",
+        cache_dir: str | None = None,
         transforms: Sequence[Any] = (),
+        device_augment: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.root, self.target = Path(root), target
         self.image_size, self.batch_size = image_size, batch_size
         self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
-        self.in_memory = cache == "memory"
-        self.augmentation = Augmentation(transforms, seed) if transforms else None
+        self.cache, self.cache_dir = cache, cache_dir
+        self.augmentation = Augmentation(transforms, seed) if transforms and not device_augment else None
+        self.device_augmentation = (
+            DeviceAugmentation(transforms, seed, image_size) if transforms and device_augment else None
+        )
+        self._resident: tuple[Tensor, Tensor] | None = None
         self.num_workers = num_workers
         self._pictures: dict[str, Pictures] = {}
+        self._opened: dict[SampleTable, DiskArrays] = {}
+
+    @property
+    def location(self) -> str:
+        """Where the data is, from everywhere."""
+        return str(self.root.absolute())
 
     @abstractmethod
-    def read_splits(self) -> dict[str, list[Sample]]:
-        """The samples of `test` and of either `trainval` or `train` and `val`, in a stable order."""
+    def read_splits(self) -> dict[str, Samples]:
+        """The samples of `test` and of either `trainval` or `train` and `val`, in a stable order, of one table."""
 
     @cached_property
-    def splits(self) -> dict[str, list[Sample]]:
+    def splits(self) -> dict[str, Samples]:
         """The samples of train, val and test.
 
-        Raises InputError for an empty split, a missing file, and a picture that is there twice.
+        What trainval or train lists several times is trained on as often; the validation split is drawn from the
+        different pictures, has each once, and leaves none of their repetitions to train.
+
+        Raises InputError for an empty split, a missing file, a picture of two splits, and one that is twice in
+        val or test.
         """
         splits = self.read_splits()
+        for split in splits.keys() & {"trainval", "train"}:
+            pictures, index = splits[split].unique()
+            if len(pictures) < len(index):
+                counts = f"{len(index):,} names of {len(pictures):,} pictures"
+                log.info("%s lists %s: each is trained on as often as it is listed", split, counts)
         if "trainval" in splits:
             trainval = splits.pop("trainval")
-            held_out = set(
-                stratified_holdout([sample.breed for sample in trainval], self.val_fraction, self.split_seed)
-            )
-            splits["train"] = [sample for i, sample in enumerate(trainval) if i not in held_out]
-            splits["val"] = [trainval[i] for i in sorted(held_out)]
+            pictures, index = trainval.unique()
+            held_out = stratified_holdout(pictures.breeds, self.val_fraction, self.split_seed)
+            splits["train"] = trainval.take(np.flatnonzero(~np.isin(index, held_out)))
+            splits["val"] = pictures.take(held_out)
         for split in SPLITS:
             if not splits[split]:
                 raise InputError(
                     f"the {split} split of {self.root} has no pictures; each of train, val and test needs at "
                     f"least one (data.val_fraction={self.val_fraction})"
                 )
-            require_files(splits[split])
-        uses = Counter(sample.image for samples in splits.values() for sample in samples)
-        twice = [str(path) for path, times in uses.items() if times > 1]
-        if twice:
-            raise InputError(
-                f"{twice[0]} is listed {uses[Path(twice[0])]} times ({len(twice)} such pictures); "
-                "take the repetitions out of the lists, so that no split holds a picture of another"
-            )
+            require_files(splits[split].unique()[0])
+        _require_apart(splits)
         return {split: splits[split] for split in SPLITS}
 
     @property
@@ -111,33 +139,55 @@ class SegmentationDataModule(LightningDataModule, ABC):
 
     def description(self) -> dict[str, Any]:
         """What a run records: where the data is, how much, and a fingerprint of names and file sizes."""
-        digest = hashlib.sha256()
+        digest, breeds = hashlib.sha256(), set[str]()
         for split, samples in self.splits.items():
-            for sample in samples:
+            pictures, index = samples.unique()
+            for sample in pictures:
                 sizes = sample.image.stat().st_size, sample.mask.stat().st_size
                 digest.update(f"{split} {sample.name} {sizes}\n".encode())
-        breeds = {sample.breed for samples in self.splits.values() for sample in samples if sample.breed}
+                breeds.add(sample.breed)
+            if len(pictures) < len(index):
+                digest.update(index.tobytes())
         return {
             "source": type(self).__name__,
             "root": str(self.root),
             "counts": self.counts,
-            "breeds": len(breeds),
+            "breeds": len(breeds - {""}),
             "fingerprint": digest.hexdigest()[:16],
         }
 
     def pictures(self, split: str) -> Pictures:
         """The pictures of train, val or test, decoded at most once."""
         if split not in self._pictures:
-            self._pictures[split] = Pictures(self.splits[split], self.image_size, in_memory=self.in_memory)
+            samples, size = self.splits[split], self.image_size
+            if self.cache == "disk":
+                self._pictures[split] = Pictures(samples, size, self._disk_arrays(samples.table), samples.rows)
+            elif self.cache == "memory":
+                unique, rows = samples.unique()
+                self._pictures[split] = Pictures(samples, size, MemoryArrays(unique, size), rows)
+            else:
+                self._pictures[split] = Pictures(samples, size)
         return self._pictures[split]
+
+    def _disk_arrays(self, table: SampleTable) -> DiskArrays:
+        if table not in self._opened:
+            self._opened[table] = open_disk_cache(table, self.image_size, self.root, self.cache_dir)
+        return self._opened[table]
+
+    def part_pixels(self) -> np.ndarray:
+        """How many pixels of the training masks each part has, or their shares; float64 (number of parts,)."""
+        pictures, parts = self.pictures("train"), np.zeros(256)
+        _, firsts, times = np.unique(pictures.samples.rows, return_index=True, return_counts=True)
+        for index, listed in zip(firsts, times, strict=True):
+            parts += listed * np.bincount(pictures[index][1].ravel(), minlength=256)
+        return parts[: len(self.target.part_names)]
 
     def class_weights(self) -> list[float]:
         """Inverse frequencies of the classes over the training masks, with a mean of 1 over the pixels.
 
         A class without any pixel weighs 0.
         """
-        pictures = self.pictures("train")
-        parts = np.sum([np.bincount(pictures[i][1].ravel(), minlength=256) for i in range(len(pictures))], axis=0)
+        parts = self.part_pixels()
         pixels = np.zeros(len(self.target.class_names))
         for part, class_id in enumerate(self.target.part_to_class):
             if class_id != IGNORE:
@@ -149,11 +199,29 @@ class SegmentationDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Before a training, the pictures of all splits: those of test are met at its end, and may be damaged."""
-        for split in SPLITS if stage == "fit" else ():
+        for split in self.decoded_splits if stage == "fit" else ():
             self.pictures(split)
 
-    def train_dataloader(self) -> DataLoader[Item]:
-        return self._loader(SegmentationDataset(self.pictures("train"), self.augmentation), shuffle=True)
+    def train_dataloader(self) -> DataLoader[Any]:
+        pictures = self.pictures("train")
+        if self.device_augmentation is None:
+            return self._loader(SegmentationDataset(pictures, self.augmentation), shuffle=True)
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        self._resident = _on_device(pictures, device)
+        dataset = PlannedDataset(pictures, self.device_augmentation, pixels=self._resident is None)
+        return self._loader(dataset, shuffle=True)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        """Look up the pictures of a `PlannedBatch` where they are on the device, augment them there: a `Batch`."""
+        if self.device_augmentation is None or not isinstance(batch, dict) or "plan" not in batch:
+            return batch
+        if self._resident is not None:
+            images, parts = (tensor.index_select(0, batch["index"]) for tensor in self._resident)
+            images = images.permute(0, 3, 1, 2)
+        else:
+            images, parts = batch["image"], batch["parts"]
+        images, parts = self.device_augmentation.apply(images, parts, batch["plan"])
+        return Batch(image=images, parts=parts, index=batch["index"])
 
     def val_dataloader(self) -> DataLoader[Item]:
         return self.evaluation_dataloader("val")
@@ -163,11 +231,11 @@ class SegmentationDataModule(LightningDataModule, ABC):
         dataset = SegmentationDataset(self.pictures(split), with_original_parts=with_original_parts)
         return self._loader(dataset, shuffle=False)
 
-    def _loader(self, dataset: SegmentationDataset, *, shuffle: bool) -> DataLoader[Item]:
+    def _loader(self, dataset: SegmentationDataset | PlannedDataset, *, shuffle: bool) -> DataLoader[Any]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         workers = self.num_workers
         if workers is None:
-            idle = self.in_memory and dataset.augmentation is None and not dataset.with_original_parts
+            idle = self.cache != "none" and dataset.only_looks_up
             workers = 0 if idle else min(os.cpu_count() or 1, 8)
         return DataLoader(
             dataset,
@@ -178,4 +246,27 @@ class SegmentationDataModule(LightningDataModule, ABC):
             generator=torch.Generator(),  # else it draws from the global one, the more often the fewer workers
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0 and shuffle,
+        )
+
+
+def _on_device(pictures: Pictures, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Images (N,S,S,3) and parts (N,S,S) of a split on a GPU; None elsewhere, and where they are too many."""
+    arrays, rows = pictures.arrays, pictures.rows
+    if device.type != "cuda" or arrays is None or rows is None:
+        return None
+    size = len(pictures) * (arrays.images[0].nbytes + arrays.parts[0].nbytes)
+    if size > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return None
+    return torch.from_numpy(arrays.images[rows]).to(device), torch.from_numpy(arrays.parts[rows]).to(device)
+
+
+def _require_apart(splits: Mapping[str, Samples]) -> None:
+    table = splits["train"].table
+    listed = {split: np.bincount(samples.rows, minlength=len(table)) for split, samples in splits.items()}
+    uses = np.sum([*listed.values()], axis=0)
+    twice = np.flatnonzero(uses - np.maximum(listed["train"] - 1, 0) > 1)
+    if len(twice):
+        raise InputError(
+            f"{table.sample(twice[0]).image} is listed {uses[twice[0]]} times ({len(twice)} such pictures); "
+            "take the repetitions out of the lists, so that no split holds a picture of another"
         )

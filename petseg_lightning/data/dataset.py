@@ -1,7 +1,7 @@
 """Pictures to items, items to batches."""
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -13,6 +13,14 @@ from petseg_lightning.data.samples import read_parts
 from petseg_lightning.data.splits import PADDING
 from petseg_lightning.data.targets import IGNORE
 from petseg_lightning.data.transforms import Augmentation
+
+STACKED = ("image", "parts", "plan")
+
+
+class Planner(Protocol):
+    """Draws how the picture `index` is augmented in an epoch, float32 (P,), without doing it."""
+
+    def plan(self, epoch: int, index: int) -> np.ndarray: ...
 
 
 class Item(TypedDict):
@@ -36,6 +44,24 @@ class Batch(TypedDict):
     original_parts: NotRequired[list[Tensor]]
 
 
+class PlannedItem(TypedDict):
+    """Its index, and the plan of its augmentation, float32 (P,); image and parts, unless they are on the device."""
+
+    index: int
+    plan: np.ndarray
+    image: NotRequired[np.ndarray]
+    parts: NotRequired[np.ndarray]
+
+
+class PlannedBatch(TypedDict):
+    """A batch whose pixels are still to be augmented by plan, float32 (B,P), and perhaps to be looked up by index."""
+
+    index: Tensor
+    plan: Tensor
+    image: NotRequired[Tensor]
+    parts: NotRequired[Tensor]
+
+
 class SegmentationDataset(Dataset[Item]):
     """Items by (epoch, index), or by index alone (epoch 0).
 
@@ -49,6 +75,11 @@ class SegmentationDataset(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    @property
+    def only_looks_up(self) -> bool:
+        """Whether an item of decoded pictures is made without any computation."""
+        return self.augmentation is None and not self.with_original_parts
 
     def __getitem__(self, key: tuple[int, int] | int) -> Item:
         epoch, index = key if isinstance(key, tuple) else (0, key)
@@ -65,12 +96,36 @@ class SegmentationDataset(Dataset[Item]):
         return item
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    batch = Batch(
-        image=torch.from_numpy(np.stack([item["image"] for item in items])).permute(0, 3, 1, 2),
-        parts=torch.from_numpy(np.stack([item["parts"] for item in items])),
-        index=torch.tensor([item["index"] for item in items]),
-    )
-    if "original_parts" in items[0]:
-        batch["original_parts"] = [torch.from_numpy(item["original_parts"]) for item in items]
-    return batch
+class PlannedDataset(Dataset[PlannedItem]):
+    """Pictures by (epoch, index) with the plan of their augmentation, which is done in batches on the device.
+
+    Without `pixels` only index and plan, for pictures that are on the device already.
+    """
+
+    only_looks_up = False
+
+    def __init__(self, pictures: Pictures, planner: Planner, *, pixels: bool) -> None:
+        self.pictures, self.planner, self.pixels = pictures, planner, pixels
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> PlannedItem:
+        epoch, index = key
+        item = PlannedItem(index=index, plan=self.planner.plan(epoch, index))
+        if self.pixels:
+            item["image"], item["parts"] = self.pictures[index]
+        return item
+
+
+def collate(items: Sequence[Item] | Sequence[PlannedItem]) -> Any:
+    """Items to a `Batch`, planned ones to a `PlannedBatch`."""
+    columns = {key: [item[key] for item in items] for key in items[0]}  # type: ignore[literal-required]
+    batch: dict[str, Any] = {
+        key: torch.from_numpy(np.stack(column)) for key, column in columns.items() if key in STACKED
+    }
+    if "image" in batch:
+        batch["image"] = batch["image"].permute(0, 3, 1, 2)
+    if "original_parts" in columns:
+        batch["original_parts"] = [torch.from_numpy(parts) for parts in columns["original_parts"]]
+    return {**batch, "index": torch.tensor(columns["index"])}

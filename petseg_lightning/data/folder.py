@@ -1,11 +1,15 @@
 """Somebody's own pictures: `images/` + `masks/`, or `train/` + `test/` with a folder per breed."""
 
+from array import array
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Unpack
 
+import numpy as np
+
 from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
-from petseg_lightning.data.samples import PICTURE_ENDINGS, MaskCode, Sample
+from petseg_lightning.data.sample_table import Kind, Samples, SampleTable, read_lines
+from petseg_lightning.data.samples import PICTURE_ENDINGS, MaskCode
 from petseg_lightning.data.splits import stratified_holdout
 from petseg_lightning.data.targets import IGNORE, own_target
 from petseg_lightning.errors import InputError
@@ -51,46 +55,48 @@ class FolderDataModule(SegmentationDataModule):
         self.code = _mask_code(class_names, ignore_value, mask_values, palette)
         self.split_lists, self.test_fraction = split_lists, test_fraction
 
-    def read_splits(self) -> dict[str, list[Sample]]:
-        """The samples of trainval and test.
+    def read_splits(self) -> dict[str, Samples]:
+        """The samples of trainval and test, of one table.
 
         Raises InputError for a folder of neither layout, or an unknown name.
         """
+        table = SampleTable()
         if self.split_lists is not None:
             if set(self.split_lists) != {"trainval", "test"}:
                 raise InputError(
                     f"data.split_lists has {', '.join(self.split_lists)}; give the files of trainval and of "
                     "test, e.g. data.split_lists={trainval: trainval.txt, test: test.txt}"
                 )
-            samples = {sample.name: sample for sample in self._read_folder(self.root)}
-            return {split: _listed(self.root / name, samples) for split, name in self.split_lists.items()}
+            everything = self._read_folder(self.root, table)
+            rows = {name: row for row, name in enumerate(everything.names)}
+            return {split: _listed(self.root / name, everything, rows) for split, name in self.split_lists.items()}
         if (self.root / "train").is_dir() and (self.root / "test").is_dir():
             folders = {"trainval": "train", "test": "test"}
-            return {split: self._read_folder(self.root / name) for split, name in folders.items()}
-        everything = self._read_folder(self.root)
-        held_out = set(stratified_holdout([sample.breed for sample in everything], self.test_fraction, self.split_seed))
+            return {split: self._read_folder(self.root / name, table) for split, name in folders.items()}
+        everything = self._read_folder(self.root, table)
+        held_out = stratified_holdout(everything.breeds, self.test_fraction, self.split_seed)
         return {
-            "trainval": [sample for i, sample in enumerate(everything) if i not in held_out],
-            "test": [everything[i] for i in sorted(held_out)],
+            "trainval": everything.take(np.delete(np.arange(len(everything)), held_out)),
+            "test": everything.take(held_out),
         }
 
-    def _read_folder(self, folder: Path) -> list[Sample]:
+    def _read_folder(self, folder: Path, table: SampleTable) -> Samples:
         apart = (folder / "images").is_dir()
         images, masks = (folder / "images", folder / "masks") if apart else (folder, folder)
         endings = PICTURE_ENDINGS if apart else tuple(ending for ending in PICTURE_ENDINGS if ending != ".png")
-        paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in endings)
+        found = (path for path in images.rglob("*") if path.suffix.lower() in endings)
+        paths = sorted((path.relative_to(images).as_posix() for path in found), key=lambda path: path.split("/"))
         if not paths:
             raise InputError(
                 f"no pictures in {images.absolute()}; data.root must hold images/ and masks/, or train/ and "
                 "test/ with pictures and .png masks side by side in a folder per breed"
             )
-        samples = []
-        for path in paths:
-            relative = path.relative_to(images).with_suffix("")
-            breed = "" if relative.parent == Path() else relative.parent.as_posix()
-            mask = masks / relative.parent / f"{relative.name}.png"
-            samples.append(Sample(relative.as_posix(), path, mask, self.code, breed=breed))
-        return samples
+        first = len(table)
+        for path in map(PurePath, paths):
+            breed = "" if path.parent == PurePath() else path.parent.as_posix()
+            kind = Kind(images, path.suffix, masks, self.code, breed)
+            table.append(path.with_suffix("").as_posix(), kind)
+        return Samples(table, range(first, len(table)))
 
 
 def _mask_code(
@@ -123,14 +129,18 @@ def _mask_code(
     return MaskCode(values, parts) if ignored in values else MaskCode((*values, ignored), (*parts, IGNORE))
 
 
-def _listed(path: Path, samples: Mapping[str, Sample]) -> list[Sample]:
+def _listed(path: Path, everything: Samples, rows: Mapping[str, int]) -> Samples:
     if not path.is_file():
         raise InputError(f"the split list {path} does not exist; paths in data.split_lists are relative to data.root")
-    names = [line.strip() for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
-    unknown = [name for name in names if name not in samples]
+    entries, unknown, first_unknown = array("i"), 0, ""
+    for name in filter(None, map(str.strip, read_lines(path))):
+        if name in rows:
+            entries.append(rows[name])
+        else:
+            unknown, first_unknown = unknown + 1, first_unknown or name
     if unknown:
         raise InputError(
-            f"{path} lists {unknown[0]} ({len(unknown)} such names), which is no picture of data.root; "
+            f"{path} lists {first_unknown} ({unknown} such names), which is no picture of data.root; "
             "a name is the path below images/ without its ending"
         )
-    return [samples[name] for name in names]
+    return everything.take(entries)

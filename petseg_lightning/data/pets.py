@@ -2,12 +2,15 @@
 
 import logging
 import shutil
+from array import array
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Unpack
 
 from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
 from petseg_lightning.data.presence import FOLDER, WAYS, require_pets
-from petseg_lightning.data.samples import MaskCode, Sample
+from petseg_lightning.data.sample_table import Kind, Samples, SampleTable, read_lines
+from petseg_lightning.data.samples import MaskCode
 from petseg_lightning.data.targets import PET_PARTS, pet_target
 from petseg_lightning.errors import InputError
 
@@ -63,23 +66,28 @@ class OxfordPetDataModule(SegmentationDataModule):
                 f"no Oxford-IIIT Pet in {folder.absolute()}, and it cannot be downloaded ({error}); {WAYS}"
             ) from error
 
-    def read_splits(self) -> dict[str, list[Sample]]:
-        folder = self.root / FOLDER
-        splits = {split: _read_list(folder, split) for split in ("trainval", "test")}
+    def read_splits(self) -> dict[str, Samples]:
+        """The samples of trainval and test as they are listed, of one table.
+
+        Raises InputError for a list that is missing, and for a line that cannot be read or contradicts another.
+        """
+        folder, table, rows = self.root / FOLDER, SampleTable(), dict[str, int]()
+        splits = {split: _read_list(folder, split, table, rows) for split in ("trainval", "test")}
         for split, official in self.complete_counts.items():
-            found = len(splits[split])
+            found = len(splits[split].unique()[0])
             if found < official:
                 counts = f"{found:,} of the {official:,} {split} pictures"
                 log.info("A part of Oxford-IIIT Pet: %s", counts)
         return splits
 
 
-def _read_list(folder: Path, split: str) -> list[Sample]:
+def _read_list(folder: Path, split: str, table: SampleTable, rows: dict[str, int]) -> Samples:
+    """The entries of a list; a name without a row yet is added to the table and to `rows`."""
     path = folder / "annotations" / f"{split}.txt"
     if not path.is_file():
         raise InputError(f"{path} is missing: {folder} is not a whole Oxford-IIIT Pet; extract both archives again")
-    samples = []
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+    entries = array("i")
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
@@ -90,14 +98,25 @@ def _read_list(folder: Path, split: str) -> list[Sample]:
                 f"{path}:{number}: {line!r} is not 'name class-id species breed-id' with species 1 (cat) or "
                 "2 (dog); correct the line"
             ) from None
-        samples.append(
-            Sample(
-                name=name,
-                image=folder / "images" / f"{name}.jpg",
-                mask=folder / "annotations" / "trimaps" / f"{name}.png",
-                code=TRIMAP_CODES[species],
-                breed=name.rsplit("_", 1)[0],
-                species=species,
+        row = rows.get(name)
+        if row is None:
+            row = rows[name] = table.append(name, _kind(folder, name.rsplit("_", 1)[0], species))
+        elif table.kind(row).species != species:
+            raise InputError(
+                f"{path}:{number}: {name} is a {species} here and a {table.kind(row).species} in an earlier line; "
+                "correct one of the two"
             )
-        )
-    return samples
+        entries.append(row)
+    return Samples(table, entries)
+
+
+@cache
+def _kind(folder: Path, breed: str, species: str) -> Kind:
+    return Kind(
+        images=folder / "images",
+        ending=".jpg",
+        masks=folder / "annotations" / "trimaps",
+        code=TRIMAP_CODES[species],
+        breed=breed,
+        species=species,
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,11 @@ def read_resized(sample: Sample, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def require_files(samples: Sequence[Sample]) -> None:
     """Raise InputError naming the listed files that do not exist."""
-    missing = [path for sample in samples for path in (sample.image, sample.mask) if not path.is_file()]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    missing = (path for sample in samples for path in (sample.image, sample.mask) if not path.is_file())
+    if first := list(islice(missing, 3)):
+        others = sum(1 for _ in missing)
+        more = f" and {others} more" if others else ""
         raise InputError(
-            f"listed but missing: {', '.join(map(str, missing[:3]))}{more}; "
+            f"listed but missing: {', '.join(map(str, first))}{more}; "
             "extract the archive again, or take the names out of the lists"
         )

@@ -1,5 +1,6 @@
 """Which pictures are held out, and in which order the others are seen."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +17,7 @@ def stratified_holdout(groups: Sequence[str], fraction: float, seed: int) -> lis
     the arguments. Sorted.
     """
     rng = np.random.default_rng(seed)
-    members = defaultdict(list)
+    members: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
     for index, group in enumerate(groups):
         members[group].append(index)
     shares = {group: fraction * len(indices) for group, indices in members.items()}

@@ -1,6 +1,7 @@
-"""Augmentation: the one module that knows albumentations."""
+"""Augmentation on the CPU, with albumentations."""
 
 import os
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,8 +26,9 @@ class Augmentation:
 
     def __call__(self, image: np.ndarray, parts: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H,W,3) and parts uint8 (H,W) to the same, augmented."""
-        state = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)
-        self.pipeline.set_random_seed(int(state[0]))
+        generator = np.random.default_rng([self.seed, epoch, index])
+        # one state for all: set_random_seed would seed every transform alike, and so correlate what they draw
+        self.pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         augmented = self.pipeline(image=image, mask=parts)
         return augmented["image"], augmented["mask"]
 

@@ -12,7 +12,7 @@ IGNORE = 255  # value in a mask that is no class and does not count
 def confusion_counts(predictions: Tensor, masks: Tensor, num_rows: int, num_columns: int) -> Tensor:
     """How many pixels of each true class were predicted as each class, image by image.
 
-    On CUDA it waits for the device once or twice, as `torch.bincount` does, so it belongs into evaluation.
+    It never waits for the device.
 
     Args:
         predictions: integer (B, H, W), 0..C-1.
@@ -24,15 +24,22 @@ def confusion_counts(predictions: Tensor, masks: Tensor, num_rows: int, num_colu
         int64 (B, R, C).
 
     Raises:
-        InputError: a mask holds another value, or a pixel that counts is predicted as no class.
+        InputError: a mask holds another value, or a pixel that counts is predicted as no class. On a GPU this is found
+            by the device, at a later moment, as an AssertionError of CUDA.
     """
     batch = len(masks)
-    images = torch.arange(batch, device=masks.device).view(-1, 1, 1)
-    cells = (images * num_rows + masks) * num_columns + predictions  # (B, H, W)
-    counted = (masks >= 0) & (masks < num_rows) & (predictions >= 0) & (predictions < num_columns)
     left_out = batch * num_rows * num_columns
-    counts = torch.bincount(cells.where(counted, left_out).flatten(), minlength=left_out + 1)
-    if counts[-1] != (masks == IGNORE).sum():
+    images = torch.arange(batch, device=masks.device, dtype=torch.int32).view(-1, 1, 1)
+    true, predicted = masks.int(), predictions.int()  # (B, H, W)
+    cells = (images * num_rows + true) * num_columns + predicted
+    counted = (true >= 0) & (true < num_rows) & (predicted >= 0) & (predicted < num_columns)
+    cells = cells.where(counted, left_out).flatten().long()
+    counts = torch.zeros(left_out + 1, dtype=torch.int64, device=masks.device)
+    counts.scatter_add_(0, cells, torch.ones_like(cells))
+    only_ignored = counts[-1] == (masks == IGNORE).sum()
+    if masks.is_cuda:
+        torch._assert_async(only_ignored, "a true or predicted class is out of range")
+    elif not only_ignored:
         wrong = ~counted & (masks != IGNORE)
         raise InputError(
             f"masks hold {masks[wrong].unique().tolist()} where {predictions[wrong].unique().tolist()} is "

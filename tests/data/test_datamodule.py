@@ -1,3 +1,5 @@
+import hashlib
+import logging
 import random
 from collections import Counter
 from itertools import chain
@@ -206,6 +208,28 @@ def test_the_fingerprint_is_of_the_files_and_the_split_not_of_the_place(tiny_pet
     assert fingerprint(root) == first
 
 
+def test_the_fingerprint_is_that_of_the_files_one_by_one(tiny_pets):
+    root = tiny_pets()
+    datamodule = pets(root)
+    text = ""
+    for split in ("train", "val", "test"):
+        for name in names(datamodule, split):
+            paths = root / f"oxford-iiit-pet/images/{name}.jpg", root / LISTS / f"trimaps/{name}.png"
+            text += f"{split} {name} {tuple(path.stat().st_size for path in paths)}\n"
+    assert fingerprint(root) == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_repetitions_and_their_order_change_the_fingerprint_and_no_count_of_breeds(tiny_pets):
+    root = tiny_pets()
+    first = fingerprint(root)
+    lines = repeat_trainval(root)
+    found = pets(root).description()
+    assert found["breeds"] == 4
+    assert found["counts"] == pets(root).counts
+    write_list(root, "trainval", "".join(lines[:20] + lines[:19:-1]))
+    assert len({first, found["fingerprint"], fingerprint(root)}) == 3
+
+
 def write_list(root, split, text) -> None:
     (root / LISTS / f"{split}.txt").write_text(text)
 
@@ -229,10 +253,49 @@ def test_a_listed_file_that_is_missing_is_named(tiny_pets):
         _ = pets(root).splits
 
 
-@pytest.mark.parametrize("split", ["trainval", "test"])
-def test_a_picture_in_two_splits_is_refused(tiny_pets, split):
+@pytest.mark.parametrize(
+    ("split", "name", "times"),
+    [("test", "beagle_0", 1), ("test", "beagle_6", 1), ("test", "beagle_6", 2), ("trainval", "beagle_6", 3)],
+)
+def test_a_picture_in_two_splits_or_twice_in_the_test_is_refused(tiny_pets, split, name, times):
     root = tiny_pets()
     path = root / LISTS / f"{split}.txt"
-    write_list(root, split, path.read_text() + "beagle_0 3 2 3\n")
-    with pytest.raises(InputError, match=r"beagle_0\.jpg is listed 2 times \(1 such pictures\); take the repet"):
-        _ = pets(root).splits
+    write_list(root, split, path.read_text() + f"{name} 3 2 3\n" * times)
+    message = rf"{name}\.jpg is listed {times + 1} times \(1 such pictures\); take the repet"
+    with pytest.raises(InputError, match=message):
+        _ = pets(root, split_seed=1).splits
+
+
+def repeat_trainval(root) -> list[str]:
+    """Rewrites the list in an order of its own, pictures 1 to 4 times each; its lines."""
+    path = root / LISTS / "trainval.txt"
+    lines = path.read_text().splitlines(keepends=True)
+    rng = np.random.default_rng(0)
+    more = [lines[i] for i in rng.permutation(np.repeat(np.arange(len(lines)), rng.integers(0, 4, len(lines))))]
+    path.write_text("".join(lines + more))
+    return lines + more
+
+
+def test_repetitions_are_trained_on_and_never_validated_on(tiny_pets, tmp_path, caplog):
+    once, often = tiny_pets(), tiny_pets(root=tmp_path / "often")
+    listed = [line.split()[0] for line in repeat_trainval(often)]
+    datamodule = pets(often, val_fraction=0.4)
+    with caplog.at_level(logging.INFO, "petseg_lightning.data.datamodule"):
+        held_out = names(datamodule, "val")
+    assert held_out == names(pets(once, val_fraction=0.4), "val")
+    assert names(datamodule, "train") == [name for name in listed if name not in held_out]
+    assert names(datamodule, "test") == names(pets(once), "test")
+    assert caplog.messages == [
+        f"trainval lists {len(listed)} names of 20 pictures: each is trained on as often as it is listed"
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "petseg_lightning.data.datamodule"):
+        _ = pets(once).splits
+    assert caplog.messages == []
+
+
+def test_the_validation_split_never_changes(tiny_pets):
+    expected = (
+        "Abyssinian_2 Abyssinian_4 Maine_Coon_1 Maine_Coon_4 beagle_2 beagle_3 american_bulldog_0 american_bulldog_2"
+    )
+    assert names(pets(tiny_pets(), val_fraction=0.4), "val") == expected.split()

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from petseg_lightning.data.cache import Pictures
 from petseg_lightning.data.dataset import SegmentationDataset, collate
 from petseg_lightning.data.pets import OxfordPetDataModule
 from petseg_lightning.data.samples import read_parts
@@ -10,7 +9,7 @@ from petseg_lightning.data.samples import read_parts
 
 @pytest.fixture
 def pictures(tiny_pets):
-    return Pictures(OxfordPetDataModule(tiny_pets()).splits["train"], 16, in_memory=True)
+    return OxfordPetDataModule(tiny_pets(), image_size=16, cache="memory").pictures("train")
 
 
 def stamp(image, parts, epoch, index):

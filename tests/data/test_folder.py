@@ -105,6 +105,32 @@ def test_lists_say_the_split(apart):
     assert {*names(datamodule.splits["train"]), *names(datamodule.splits["val"])} == {f"pug/{i}" for i in (0, 1, 2, 5)}
 
 
+def test_pictures_are_in_the_order_of_the_parts_of_their_paths(tmp_path):
+    paths = ("B.png", "a/10.jpg", "a/2.jpg", "a/c/1.webp", "a-b/1.jpg", "a.jpg", "b.jpg")
+    for path in sorted(paths, key=len):
+        (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / path).touch()
+    splits = folder(tmp_path, test_fraction=0.29).read_splits()
+    everything = {
+        split: [sample.image.relative_to(tmp_path / "images").as_posix() for sample in splits[split]]
+        for split in splits
+    }
+    assert len(everything["test"]) == 2
+    for listed in everything.values():
+        assert listed == [path for path in paths if path in listed]
+    assert {*everything["trainval"], *everything["test"]} == set(paths)
+
+
+def test_a_list_may_repeat_what_is_trained_on(apart):
+    (apart / "a.txt").write_text("pug/0\npug/1\npug/0\npug/2\npug/4\n" * 3)
+    (apart / "b.txt").write_text("manx/4\n")
+    datamodule = folder(apart, split_lists={"trainval": "a.txt", "test": "b.txt"}, val_fraction=0.25)
+    held_out = names(datamodule.splits["val"])
+    assert len(held_out) == 1
+    expected = {f"pug/{i}": 6 if i == 0 else 3 for i in (0, 1, 2, 4) if f"pug/{i}" not in held_out}
+    assert Counter(names(datamodule.splits["train"])) == expected
+
+
 @pytest.mark.parametrize(
     ("lists", "message"),
     [

@@ -1,8 +1,10 @@
 import io
 import logging
+import multiprocessing
 import urllib.error
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -84,6 +86,16 @@ def test_an_unreadable_line_of_a_list_is_named(tiny_pets, line):
     assert str(error.value).endswith("correct the line")
 
 
+def test_a_name_of_two_species_is_refused(tiny_pets):
+    root = tiny_pets()
+    path = pet_list(root, "test", "beagle_5 3 2 3\nbeagle_5 3 2 3\nbeagle_0 3 1 3\n")
+    with pytest.raises(InputError) as error:
+        OxfordPetDataModule(root).read_splits()
+    assert str(error.value) == (
+        f"{path}:3: beagle_0 is a cat here and a dog in an earlier line; correct one of the two"
+    )
+
+
 def test_a_list_that_is_no_text_gives_a_line(tiny_pets):
     root = tiny_pets()
     pet_list(root, "test").write_bytes(b"\xff\xfe beagle\n")
@@ -104,6 +116,12 @@ def test_a_part_of_the_data_is_used_and_counted(tiny_pets, caplog, monkeypatch):
         datamodule.read_splits()
     assert "20 of the 3,680 trainval pictures" in caplog.text
     assert "8 of the 3,669 test pictures" in caplog.text
+    caplog.clear()
+    path = pet_list(datamodule.root, "trainval")
+    path.write_text(path.read_text() * 200)
+    with caplog.at_level(logging.INFO):
+        datamodule.read_splits()
+    assert "20 of the 3,680 trainval pictures" in caplog.text
     caplog.clear()
     monkeypatch.setattr(OxfordPetDataModule, "complete_counts", {"trainval": 20, "test": 8})
     with caplog.at_level(logging.INFO):
@@ -151,6 +169,30 @@ def test_a_download_appears_whole_or_not_at_all(tmp_path, network, failure):
     assert asked == [torchvision.datasets.OxfordIIITPet._RESOURCES[0][0]]
     assert (tmp_path / "data" / "oxford-iiit-pet" / "annotations" / "whole").exists()
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["oxford-iiit-pet"]
+
+
+def growth(once, often) -> tuple[dict[str, int], float]:
+    """The pictures of `often`, and by how many MiB reading them lifts the peak of this process above `once`."""
+
+    def peak() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+    once.description()
+    before = peak()
+    often.description()
+    return often.counts, peak() - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+def test_a_list_of_a_million_takes_little_memory(tiny_pets, tmp_path):
+    once, often = tiny_pets(), tiny_pets(root=tmp_path / "often")
+    path = pet_list(often, "trainval")
+    path.write_text(path.read_text() * 50_000)
+    with multiprocessing.get_context("fork").Pool(1) as pool:  # a process with a peak of its own
+        counts, mebibytes = pool.apply(growth, [OxfordPetDataModule(root, val_fraction=0.2) for root in (once, often)])
+    assert counts == {"train": 800_000, "val": 4, "test": 8}
+    assert mebibytes < 100
 
 
 def test_the_real_pets(pets_root):

@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -32,6 +33,10 @@ def test_a_holdout_is_a_function_of_its_arguments():
     random.seed(99)
     assert stratified_holdout(GROUPS, 0.3, 7) == first
     assert stratified_holdout(GROUPS, 0.3, 8) != first
+
+
+def test_a_holdout_never_changes():
+    assert stratified_holdout(GROUPS, 0.1, 0) == [10, 17, 18, 35, 45, 47, 71, 77, 81]
 
 
 def test_every_member_of_a_group_can_be_held_out():
@@ -82,3 +87,14 @@ def test_ranks_share_an_epoch(num_samples, world_size, shuffle):
         assert padding == [dealt[i % num_samples] for i in range(len(padding))]
     else:
         assert padding == [PADDING] * len(padding)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_order_of_a_million_takes_little_memory(shuffle):
+    sampler = EpochSampler(1_000_000, shuffle=shuffle)
+    tracemalloc.start()
+    try:
+        next(iter(sampler))
+        assert tracemalloc.get_traced_memory()[1] < 40 * 2**20  # int64 alone is 8 MB, as a list it is 40 MB
+    finally:
+        tracemalloc.stop()

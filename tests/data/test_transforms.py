@@ -105,3 +105,13 @@ def test_what_a_hole_hides_is_ignored(picture):
     assert 0 < hidden.mean() < 0.5
     np.testing.assert_array_equal(new_parts, np.where(hidden, IGNORE, parts))
     np.testing.assert_array_equal(new_image[~hidden], image[~hidden])
+
+
+def test_transforms_are_drawn_independently_of_each_other():
+    """Two transforms of probability 1/2 meet in a quarter of the pictures: one seed for both would make it a half."""
+    image = np.arange(SIZE * SIZE * 3, dtype=np.uint8).reshape(SIZE, SIZE, 3)
+    parts = np.zeros((SIZE, SIZE), np.uint8)
+    augment = Augmentation([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)], seed=0)
+    results = [augment(image, parts, 0, index)[0] for index in range(800)]
+    for expected in (image, image[:, ::-1], image[::-1], image[::-1, ::-1]):
+        assert 0.19 < np.mean([np.array_equal(result, expected) for result in results]) < 0.31

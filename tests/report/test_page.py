@@ -168,7 +168,7 @@ def test_evaluated_split_alone_makes_a_report(run_folder, edit_metrics):
     assert "Binary, the border is background" in page.text("protocols")
     assert "nothing was trained in this run" in page.text("learning")
     assert f"Over-fitting gap {ABSENT} paper 0.05" in page.text("scores")
-    assert "original resolution were not measured" in page.text("protocols")
+    assert "original resolution are measured by petseg evaluate" in page.text("protocols")
 
 
 def test_single_picture_makes_a_report(run_folder):

@@ -1,0 +1,83 @@
+"""The loader alone, beside reading the files as torchvision's data sets do."""
+
+from collections.abc import Callable
+from itertools import chain, repeat
+from typing import Any
+
+import cv2
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as TF
+
+from petseg_lightning.benchmarking.rates import Rates, in_turn, median, ratios
+from petseg_lightning.data.datamodule import SegmentationDataModule
+from petseg_lightning.training import build_datamodule
+
+FILES, ITEMS = 64, 1024  # images of a round
+
+
+class FileDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Opens, decodes, resizes, augments and normalizes at every access: image float (3,S,S), mask uint8 (S,S)."""
+
+    def __init__(self, datamodule: SegmentationDataModule) -> None:
+        self.samples, self.size = datamodule.splits["train"], datamodule.image_size
+        self.augmentation = datamodule.augmentation
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        sample = self.samples[index]
+        image = Image.open(sample.image).convert("RGB")
+        mask = Image.open(sample.mask)
+        image = TF.resize(image, [self.size, self.size], InterpolationMode.BILINEAR)
+        mask = TF.resize(mask, [self.size, self.size], InterpolationMode.NEAREST)
+        pixels, parts = TF.pil_to_tensor(image), TF.pil_to_tensor(mask)[0]
+        if self.augmentation is not None:
+            arrays = self.augmentation(pixels.permute(1, 2, 0).numpy(), parts.numpy(), 0, index)
+            pixels, parts = torch.from_numpy(arrays[0]).permute(2, 0, 1), torch.from_numpy(arrays[1])
+        return TF.normalize(pixels / 255, [0.5] * 3, [0.25] * 3), parts
+
+
+def measure_data(cfg: DictConfig) -> dict[str, Any]:
+    """Images per second of one worker, from files and as configured, in turn; and of the whole loader."""
+    datamodule = build_datamodule(cfg)
+    size = datamodule.batch_size
+    loader = datamodule.train_dataloader()
+    datamodule.num_workers = 0
+    files = DataLoader(FileDataset(datamodule), size)
+    rates: Rates = {}
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)  # as a worker has it
+    cv2.setNumThreads(1)
+    try:
+        contestants = {"files": _images(files, FILES), "worker": _images(datamodule.train_dataloader(), ITEMS)}
+        rates |= in_turn(contestants, cfg.rounds, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+    rates |= in_turn({"loader": _images(loader, 64 * size)}, cfg.rounds, torch.device("cpu"))
+    return {
+        "cache": cfg.data.cache,
+        "workers": loader.num_workers,
+        "rates": rates,
+        "per_worker": median(ratios(rates, "worker", "files")),
+    }
+
+
+def _images(loader: DataLoader[Any], number: int) -> Callable[[], int]:
+    """Takes so many images, or the rest of their last batch too, where it stopped before; returns their number."""
+    batches = chain.from_iterable(repeat(loader))
+
+    def take() -> int:
+        taken = 0
+        while taken < number:
+            batch = next(batches)
+            taken += len(batch["image"] if isinstance(batch, dict) else batch[0])
+        return taken
+
+    return take

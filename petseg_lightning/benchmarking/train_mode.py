@@ -1,0 +1,274 @@
+"""The training beside plain loops, and what the parts of its step cost."""
+
+import math
+import resource
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import SimpleProfiler
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from petseg_lightning.benchmarking.rates import Rates, median, ratios
+from petseg_lightning.callbacks.throughput import Throughput
+from petseg_lightning.compute import AUTOCAST, Compute, synchronize
+from petseg_lightning.config import build, build_all
+from petseg_lightning.data.datamodule import SegmentationDataModule
+from petseg_lightning.data.dataset import SegmentationDataset, collate
+from petseg_lightning.data.targets import IGNORE
+from petseg_lightning.module import SegmentationModule
+from petseg_lightning.training import build_datamodule, build_module, choose_compute
+
+DISTRIBUTED_BATCHES = 20  # in a round on several devices, which must agree without asking each other
+
+
+class PlainLoop:
+    """The shortest loop that trains the same network, over normalized float tensors in memory on the device.
+
+    Args:
+        module: whose network is copied.
+        images: normalized float (N,3,S,S).
+        masks: int64 (N,S,S).
+        optimizer: parameters -> optimizer.
+        compute: how it is computed.
+        batch_size: B.
+    """
+
+    def __init__(
+        self,
+        module: SegmentationModule,
+        images: Tensor,
+        masks: Tensor,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        compute: Compute,
+        batch_size: int,
+    ) -> None:
+        self.network = deepcopy(module.network).to(images.device)
+        if compute.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        if compute.compile:
+            self.network.compile(dynamic=False)
+        self.images, self.masks, self.batch_size = images, masks, batch_size
+        self.dtype = AUTOCAST.get(compute.precision)
+        self.optimizer = optimizer(self.network.parameters())
+
+    def steps(self, batches: int) -> int:
+        """So many steps on batches in a new order; returns the number of images."""
+        order = torch.randperm(len(self.images), device=self.images.device).split(self.batch_size)[:batches]
+        for indices in order:
+            self._step(self.images[indices], self.masks[indices])
+        return sum(map(len, order))
+
+    def steps_on_one(self, batches: int) -> int:
+        """So many steps on the first batch: the network alone. Returns the number of images."""
+        images, masks = self.images[: self.batch_size], self.masks[: self.batch_size]
+        for _ in range(batches):
+            self._step(images, masks)
+        return batches * len(images)
+
+    def _step(self, images: Tensor, masks: Tensor) -> None:
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+            logits = self.network(images)
+        loss = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+class Contest(Callback):
+    """Before each epoch of the training, as many batches of every other contestant; `rates` are images per second."""
+
+    def __init__(self, contestants: dict[str, Callable[[int], int]]) -> None:
+        self.contestants = contestants
+        self.rates: Rates = {name: [] for name in contestants}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.strategy.barrier()
+        for name, work in self.contestants.items() if trainer.is_global_zero else ():
+            begin = perf_counter()
+            images = work(int(trainer.num_training_batches))
+            synchronize(pl_module.device)
+            self.rates[name].append(images / (perf_counter() - begin))
+        trainer.strategy.barrier()
+
+
+class PartsProfiler(SimpleProfiler):
+    """Lightning's profiler, with the device waited for at both ends of everything that is timed."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def start(self, action_name: str) -> None:
+        synchronize(self.device)
+        super().start(action_name)
+
+    def stop(self, action_name: str) -> None:
+        synchronize(self.device)
+        super().stop(action_name)
+
+    def describe(self) -> None:
+        """Prints nothing."""
+
+    def milliseconds(self, ending: str) -> float:
+        """The median of the action whose name ends so, without its first time."""
+        times: list[float] = next((t for name, t in self.recorded_durations.items() if name.endswith(ending)), [0.0])
+        return 1000 * median(times[1:] or times)
+
+
+def measure_training(cfg: DictConfig) -> dict[str, Any] | None:
+    """Images per second of the training and of plain loops, in turn; None on the devices other than the first.
+
+    Contestants: `plain` (fp32, eager, channels first), `same` (the plain loop with the settings of the training),
+    `network` (that on one batch again and again) and `training`. On several devices: `alone`, the plain loop on the
+    first one with the settings of the training, and `training` on all.
+    """
+    datamodule = build_datamodule(cfg)
+    module = build_module(cfg, datamodule)
+    compute = choose_compute(cfg, module, datamodule)
+    trainer = _trainer(cfg, compute, [], max_epochs=1)
+    device, batch_size = trainer.strategy.root_device, datamodule.batch_size
+    if trainer.world_size > 1:
+        batches = DISTRIBUTED_BATCHES
+        same = _plain_loop(cfg, module, datamodule, compute, device, batches)
+        contest = Contest({"alone": same.steps})
+    else:
+        plain = _plain_loop(cfg, module, datamodule, None, device, 1)
+        batches = _batches(plain, cfg.seconds, device, -(-datamodule.counts["train"] // batch_size))
+        plain = _plain_loop(cfg, module, datamodule, None, device, batches)
+        same = _plain_loop(cfg, module, datamodule, compute, device, batches)
+        contest = Contest({"plain": plain.steps, "same": same.steps, "network": same.steps_on_one})
+    training = Throughput()
+    trainer = _trainer(cfg, compute, [contest, training], max_epochs=cfg.rounds + 1, limit_train_batches=batches)
+    trainer.fit(module, datamodule)
+    if not trainer.is_global_zero:
+        return None
+    rates = {**{name: values[1:] for name, values in contest.rates.items()}, "training": training.rates[1:]}
+    result: dict[str, Any] = {"compute": asdict(compute), "batches_per_round": batches, "rates": rates}
+    result["peak_memory_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if device.type == "cuda":
+        result["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    if trainer.world_size > 1:
+        efficiency = median(ratios(rates, "training", "alone")) / trainer.world_size
+        return {**result, "devices": trainer.world_size, "scaling_efficiency": efficiency}
+    flops = _flops(module, datamodule, device)
+    peak = _peak_flops(compute, device)
+    rate = median(rates["training"])
+    return {
+        **result,
+        "overhead": median(ratios(rates, "training", "same")),
+        "of_network": median(ratios(rates, "training", "network")),
+        "speedup": median(ratios(rates, "training", "plain")),
+        "parts_ms": _parts(cfg, module, datamodule, compute, device, batches),
+        "gflop_per_image": flops / 1e9,
+        "tflop_per_second": flops * rate / 1e12,
+        "matmul_tflop_per_second": peak / 1e12,
+        "flop_utilization": flops * rate / peak,
+    }
+
+
+def _trainer(cfg: DictConfig, compute: Compute, callbacks: list[Callback], **options: Any) -> Trainer:
+    folder = Path(cfg.paths.output_dir)
+    callbacks = [*build_all(cfg.callbacks), *callbacks]
+    return build(
+        cfg.trainer,
+        precision=compute.precision,
+        callbacks=callbacks,
+        logger=build_all(cfg.logger),
+        default_root_dir=folder,
+        limit_val_batches=1,
+        **options,
+    )
+
+
+def _plain_loop(
+    cfg: DictConfig,
+    module: SegmentationModule,
+    datamodule: SegmentationDataModule,
+    compute: Compute | None,
+    device: torch.device,
+    batches: int,
+) -> PlainLoop:
+    """A loop over the first pictures of the training split, enough for so many batches; None: fp32, eager, unfused."""
+    pictures = SegmentationDataset(datamodule.pictures("train"))
+    number = min(batches * datamodule.batch_size, len(pictures))
+    batch = collate([pictures[index] for index in range(number)])
+    images = (batch["image"] / 255 - module.mean) / module.std
+    order = torch.channels_last if compute else torch.contiguous_format  # the training's batches are channels last
+    images = images.contiguous(memory_format=order).to(device)
+    masks = module.class_of_part[batch["parts"].int()].to(device)
+    unfused = {"fused": False} if compute is None and "fused" in cfg.optimizer else {}
+    return PlainLoop(
+        module, images, masks, build(cfg.optimizer, **unfused), compute or Compute(), datamodule.batch_size
+    )
+
+
+def _batches(loop: PlainLoop, seconds: float, device: torch.device, most: int) -> int:
+    """How many batches take the plain loop so many seconds; 3 or more, if there are."""
+    loop.steps_on_one(1)
+    synchronize(device)
+    begin = perf_counter()
+    loop.steps_on_one(1)
+    synchronize(device)
+    return min(most, max(3, math.ceil(seconds / (perf_counter() - begin))))
+
+
+def _parts(
+    cfg: DictConfig,
+    module: SegmentationModule,
+    datamodule: SegmentationDataModule,
+    compute: Compute,
+    device: torch.device,
+    batches: int,
+) -> dict[str, float]:
+    """Milliseconds of the parts of a training step, from an epoch in which the device is waited for after each."""
+    profiler = PartsProfiler(device)
+    trainer = _trainer(cfg, compute, [Throughput()], max_epochs=1, limit_train_batches=batches, profiler=profiler)
+    trainer.fit(module, datamodule)
+    strategy = type(trainer.strategy).__name__
+    forward = profiler.milliseconds(f"{strategy}.training_step")
+    backward = profiler.milliseconds(f"{strategy}.backward")
+    parts = {
+        "data wait": profiler.milliseconds("train_dataloader_next"),
+        "transfer": profiler.milliseconds(f"{strategy}.batch_to_device"),
+        "forward and loss": forward,
+        "backward": backward,
+        "optimizer": profiler.milliseconds("SegmentationModule.optimizer_step") - forward - backward,
+    }
+    callbacks = sum(
+        1000 * sum(times) / batches
+        for name, times in profiler.recorded_durations.items()
+        if name.startswith("[Callback]") and "train_batch" in name
+    )
+    return {**parts, "metrics, logging, callbacks": callbacks}
+
+
+def _flops(module: SegmentationModule, datamodule: SegmentationDataModule, device: torch.device) -> float:
+    """Floating point operations per image of forward and backward."""
+    network = deepcopy(module.network).to(device)
+    size = datamodule.image_size
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(2, 3, size, size, device=device)).sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def _peak_flops(compute: Compute, device: torch.device) -> float:
+    """Floating point operations per second of a large matrix product at the precision of the training."""
+    size = 8192 if device.type == "cuda" else 1024
+    dtype = AUTOCAST.get(compute.precision) or torch.float32
+    matrix = torch.randn(size, size, device=device).to(dtype)
+    times = []
+    for _ in range(6):
+        begin = perf_counter()
+        matrix @ matrix
+        synchronize(device)
+        times.append(perf_counter() - begin)
+    return 2 * size**3 / min(times)
