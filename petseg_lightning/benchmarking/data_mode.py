@@ -24,7 +24,7 @@ class FileDataset(Dataset[tuple[Tensor, Tensor]]):
     """Opens, decodes, resizes, augments and normalizes at every access: image float (3,S,S), mask uint8 (S,S)."""
 
     def __init__(self, datamodule: SegmentationDataModule) -> None:
-        self.samples, self.size = datamodule.splits["train"], datamodule.image_size
+        self.samples, self.size = datamodule.splits[datamodule.decoded_splits[0]], datamodule.image_size
         self.augmentation = datamodule.augmentation
 
     def __len__(self) -> int:

@@ -123,7 +123,7 @@ def write_picture(path: Path, results: dict[str, Any]) -> None:
         ]
         colours = ["#1f77b4" if name in OURS else "#b0b0b0" for name in values]
         bars = axis.barh([LABELS[name] for name in values], centres, xerr=spread, color=colours, capsize=3)
-        axis.bar_label(bars, [f"{centre:,.1f}" for centre in centres], padding=6)
+        axis.bar_label(bars, [*map(_number, centres)], padding=6)
         axis.invert_yaxis()
         axis.set_title(TITLES[mode], loc="left", fontsize=11)
         axis.spines[["top", "right"]].set_visible(False)
@@ -131,6 +131,10 @@ def write_picture(path: Path, results: dict[str, Any]) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _values(result: dict[str, Any]) -> Rates:
@@ -145,7 +149,7 @@ def _table(title: str, values: Rates) -> Table:
     for name, measured in values.items():
         style = "bold" if name in OURS else None
         cells = (median(measured), min(measured), max(measured))
-        table.add_row(LABELS[name], *(f"{cell:,.1f}" for cell in cells), style=style)
+        table.add_row(LABELS[name], *map(_number, cells), style=style)
     return table
 
 

@@ -343,10 +343,10 @@ def test_of_processes_that_start_at_once_one_builds(root, tmp_path, stale):
     runs = [processes.Process(target=open_beside_others, args=(root, counter, barrier, results)) for _ in range(2)]
     for run in runs:
         run.start()
-    found = {results.get(timeout=120) for _ in runs}
     for run in runs:
         run.join(120)
         assert run.exitcode == 0
+    found = {results.get(timeout=60) for _ in runs}
     assert counter.stat().st_size == NUMBER
     arrays = opened(root)
     assert found == {(str(arrays.folder), zlib.crc32(arrays.images), zlib.crc32(arrays.parts))}
@@ -359,36 +359,44 @@ def die(*_: object) -> None:
 
 
 def open_and_die(root: Path, moment: str) -> None:
-    numbers = count()
-    if moment == "decoding":
-        disk_cache.read_resized = lambda sample, size: die() if next(numbers) == 12 else read_resized(sample, size)
-    elif moment == "checksums":
-        disk_cache._checksums = die
-    elif moment == "manifest":
-        disk_cache.write_json = die
-    else:
-        rename = Path.rename
+    numbers, rename = count(), Path.rename
 
-        def rename_and_die(self, target):
-            rename(self, target)
+    def read_and_die(sample, size):
+        return die() if next(numbers) == 12 else read_resized(sample, size)
+
+    def rename_and_die(path, target):
+        rename(path, target)
+        if moment == "one renamed" or not path.name.startswith("24px"):
             die()
 
-        Path.rename = rename_and_die
+    match moment:
+        case "decoding":
+            disk_cache.read_resized = read_and_die
+        case "checksums":
+            disk_cache._checksums = die
+        case "manifest":
+            Path.replace = die
+        case "one renamed" | "renamed":
+            Path.rename = rename_and_die
     opened(root)
+
+
+def killed_while_opening(root: Path, moment: str) -> None:
+    run = processes.Process(target=open_and_die, args=(root, moment))
+    run.start()
+    run.join(120)
+    assert run.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
     ("moment", "stale"),
-    [("decoding", False), ("decoding", True), ("checksums", True), ("manifest", False), ("rename", True)],
+    [("decoding", False), ("decoding", True), ("checksums", True), ("manifest", False), ("one renamed", True)],
 )
 def test_a_killed_build_leaves_nothing_that_counts(root, decoded, moment, stale):
     if stale:
         opened(root)
         replaced_mask(table_of(root).sample(3).image, table_of(root).sample(3).mask)
-    run = processes.Process(target=open_and_die, args=(root, moment))
-    run.start()
-    run.join(120)
-    assert run.exitcode == -signal.SIGKILL
+    killed_while_opening(root, moment)
     left = caches(root / ".petseg_cache")
     assert any(name.endswith(".partial") for name in left)
     decoded.clear()
@@ -396,15 +404,17 @@ def test_a_killed_build_leaves_nothing_that_counts(root, decoded, moment, stale)
     assert len(decoded) == NUMBER
     assert_right(arrays, table_of(root))
     assert caches(root / ".petseg_cache") == [arrays.folder.name]
+    assert caches(arrays.folder) == [MANIFEST, "images.npy", "parts.npy"]
 
 
 def test_a_run_killed_when_the_cache_stands_leaves_one(root, decoded):
-    run = processes.Process(target=open_and_die, args=(root, "renamed"))
-    run.start()
-    run.join(120)
-    assert run.exitcode == -signal.SIGKILL
-    assert_right(opened(root), table_of(root))
-    assert decoded == []
+    opened(root)
+    for changes in range(2):
+        decoded.clear()
+        replaced_mask(table_of(root).sample(changes).image, table_of(root).sample(changes).mask)
+        killed_while_opening(root, "renamed")
+        assert_right(opened(root), table_of(root))
+        assert decoded == []
 
 
 @pytest.mark.parametrize("kind", ["image", "mask"])
