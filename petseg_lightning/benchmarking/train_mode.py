@@ -2,6 +2,7 @@
 
 import math
 import resource
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
@@ -232,7 +233,8 @@ def _parts(
     """Milliseconds of the parts of a training step, from an epoch in which the device is waited for after each."""
     profiler = PartsProfiler(device)
     trainer = _trainer(cfg, compute, [Throughput()], max_epochs=1, limit_train_batches=batches, profiler=profiler)
-    trainer.fit(module, datamodule)
+    with warnings.catch_warnings(action="ignore"):  # the run folder is not empty any more
+        trainer.fit(module, datamodule)
     strategy = type(trainer.strategy).__name__
     forward = profiler.milliseconds(f"{strategy}.training_step")
     backward = profiler.milliseconds(f"{strategy}.backward")

@@ -11,6 +11,8 @@ import numpy as np
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks PyPI for the newest version
 import albumentations as A
 
+cv2.setNumThreads(1)  # the workers of a loader are its threads; OpenCV's own in each of them are too many
+
 
 class Augmentation:
     """A pipeline of albumentations transforms whose draw depends on (seed, epoch, index) alone.

@@ -299,3 +299,45 @@ def test_the_validation_split_never_changes(tiny_pets):
         "Abyssinian_2 Abyssinian_4 Maine_Coon_1 Maine_Coon_4 beagle_2 beagle_3 american_bulldog_0 american_bulldog_2"
     )
     assert names(pets(tiny_pets(), val_fraction=0.4), "val") == expected.split()
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_augmented_on_the_device_are_those_of_the_cpu(tiny_pets, monkeypatch, resident, workers):
+    root = tiny_pets()
+    transforms = compose("train", ["augmentation=light"]).augmentation.transforms
+    options = {"image_size": 48, "num_workers": workers}
+    on_cpu = pets(root, transforms=build(transforms), **options)
+    on_device = pets(root, transforms=build(transforms), device_augment=True, **options)
+    if resident:
+
+        def all_of_them(pictures, device):
+            decoded = [pictures[i] for i in range(len(pictures))]
+            return tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*decoded, strict=True))
+
+        monkeypatch.setattr("petseg_lightning.data.datamodule._on_device", all_of_them)
+    plain = pets(root, image_size=48).pictures("train")
+    for cpu_batches, planned_batches in zip(epochs(on_cpu), epochs(on_device), strict=True):
+        for expected, planned in zip(cpu_batches, planned_batches, strict=True):
+            assert ("image" in planned) is not resident
+            batch = on_device.on_after_batch_transfer(planned, 0)
+            assert batch.keys() == expected.keys()
+            assert torch.equal(batch["index"], expected["index"])
+            assert (batch["parts"] != expected["parts"]).float().mean() < 0.005
+            assert (batch["image"].float() - expected["image"].float()).abs().mean() < 0.5  # grey levels
+            assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+        untouched = [
+            np.array_equal(b.permute(1, 2, 0), plain[int(i)][0])
+            for b, i in zip(batch["image"], batch["index"], strict=True)
+        ]
+        assert not all(untouched)
+
+
+def test_validation_is_not_augmented_on_the_device(tiny_pets):
+    transforms = build(compose("train", ["augmentation=light"]).augmentation.transforms)
+    root = tiny_pets()
+    (expected, *_), (batch, *_) = (
+        list(pets(root, transforms=some, device_augment=bool(some)).val_dataloader()) for some in ([], transforms)
+    )
+    after = pets(root, transforms=transforms, device_augment=True).on_after_batch_transfer(batch, 0)
+    assert torch.equal(after["image"], expected["image"])

@@ -45,6 +45,23 @@ def assert_same_weights(one, other):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_the_cache_changes_no_result(train_small, tmp_path):
+    """Files decoded at every access, kept in memory, and kept on disk: built in one run, found by the next."""
+    kept = "augmentation=strong", "compute=exact", f"data.cache_dir={tmp_path / 'pictures'}"
+    runs = {"none": "none", "memory": "memory", "disk": "disk", "again": "disk"}
+    for name, cache in runs.items():
+        train_small(tmp_path / name, *kept, f"data.cache={cache}", f"data.num_workers={2 * (name == 'again')}")
+    for name in ("memory", "disk", "again"):
+        assert_same_weights(final_weights(tmp_path / name), final_weights(tmp_path / "none"))
+        for key in ("splits", "best_epoch"):
+            assert read_metrics(tmp_path / name)[key] == read_metrics(tmp_path / "none")[key]
+
+
+def test_trains_with_augmentation_on_the_device(train_small, tmp_path):
+    metrics = train_small(tmp_path, "augmentation=strong", "data.device_augment=true", "data.num_workers=2")
+    assert metrics["epochs"] == 2
+
+
 def test_leaves_exactly_the_files_of_a_run_folder(trained_run):
     folder = trained_run()
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
