@@ -76,10 +76,10 @@ class SegmentationModule(LightningModule):
 
     def normalized(self, images: Tensor) -> Tensor:
         """uint8 RGB images (B,3,H,W) -> what the network takes, float32 of the same shape."""
-        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        return images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
 
     def _classes(self, parts: Tensor) -> Tensor:
-        return self.class_of_part[parts.int()]
+        return self.class_of_part.index_select(0, parts.flatten().int()).view_as(parts)
 
     def training_loss(self, batch: Batch) -> Tensor:
         """The loss of a batch, by the compiled network where the batch has the size it was compiled for."""
@@ -89,13 +89,13 @@ class SegmentationModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         loss = self.training_loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        self.log("train/loss", loss, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         logits = self(batch["image"])
-        self.confusion.update(self._part_counts(logits.argmax(1), batch["parts"]))
-        loss = self.loss(logits, self._classes(batch["parts"]))
+        self.confusion.update(self._part_counts(classes(logits), batch["parts"]))
+        loss = self.loss(logits.float().contiguous(), self._classes(batch["parts"]))
         self.log("val/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -112,12 +112,12 @@ class SegmentationModule(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:  # noqa: ARG002
         """Predictions uint8 (B,H,W) and their counts int64 (B, parts, K), at both resolutions where asked for."""
         logits = self(batch["image"])
-        predictions = logits.argmax(1)
+        predictions = classes(logits)
         result = {"predictions": predictions, "counts": self._part_counts(predictions, batch["parts"])}
         if "original_parts" in batch:
             result["original_counts"] = torch.cat(
                 [
-                    self._part_counts(resize_logits(one[None], parts.shape).argmax(1), parts[None])
+                    self._part_counts(classes(resize_logits(one[None], parts.shape)), parts[None])
                     for one, parts in zip(logits, batch["original_parts"], strict=True)
                 ]
             )
@@ -140,6 +140,11 @@ class SegmentationModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.description
+
+
+def classes(logits: Tensor) -> Tensor:
+    """The most likely class of each pixel: logits (B,K,H,W) -> uint8 (B,H,W)."""
+    return logits.argmax(dim=1).byte()
 
 
 def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:

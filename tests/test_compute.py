@@ -245,7 +245,7 @@ class TestMemory:
         elif what == "network":
             module.network = UNet(3, base_channels=4, depth=1)
         elif what == "loss":
-            module.loss = nn.CrossEntropyLoss()
+            module.loss = nn.NLLLoss()
         elif what == "fixed":
             wanted = {"compile": False}
         elif what == "threads":
@@ -330,8 +330,8 @@ def test_measuring_changes_neither_the_module_nor_the_random_numbers(module, bat
 
 
 def test_rates_are_pictures_per_second_of_the_best_round_without_the_warm_up(module, batch, monkeypatch):
-    """By a clock that the steps move: the first way takes 9, then 3, 2, 4 seconds, the other one 9, 6, 6, 6."""
-    now, durations = [0.0], {PLAIN: iter([9, 3, 2, 4]), LAST: iter([9, 6, 6, 6])}
+    """By a clock that the steps move: the first way takes 1, then 3, 2, 4 seconds, the other one 9, 6, 6, 6."""
+    now, durations = [0.0], {PLAIN: iter([1, 3, 2, 4]), LAST: iter([9, 6, 6, 6])}
     order = []
 
     def step_of(module, way, batch, device):
@@ -343,11 +343,11 @@ def test_rates_are_pictures_per_second_of_the_best_round_without_the_warm_up(mod
 
     monkeypatch.setattr(compute, "training_step", step_of)
     monkeypatch.setattr(compute, "perf_counter", lambda: now[0])
-    assert compute._rates([PLAIN, LAST], module, batch, CPU) == {PLAIN: BATCH / 2, LAST: BATCH / 6}
+    assert compute._rates([PLAIN, LAST], module, batch, CPU, rounds=3) == {PLAIN: BATCH / 2, LAST: BATCH / 6}
     assert order == [PLAIN, LAST] * 4
 
 
-@pytest.mark.parametrize(("way", "tolerance"), [(PLAIN, 0), (LAST, 1e-5), (BF16_LAST, 0.03)])
+@pytest.mark.parametrize(("way", "tolerance"), [(PLAIN, 1e-6), (LAST, 1e-5), (BF16_LAST, 0.03)])
 def test_a_measured_step_is_a_step_of_the_training(module, batch, way, tolerance):
     """Against a loop of plain PyTorch over the same batch."""
     network = deepcopy(module.network)
@@ -391,7 +391,8 @@ def test_use_prepares_module_and_libraries(module, monkeypatch, tf32):
 
 
 def test_compiled_training_has_the_loss_of_the_eager_one(module, batch):
-    """With the real compiler. Everything but training steps on whole batches stays eager."""
+    """With the real compiler, for which a small network is long enough."""
+    module.network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1))
     compute._require_compiler(CPU)
     eager, compiled = (training_step(module, way, batch, CPU) for way in (PLAIN, Compute(compile=True)))
     for _ in range(3):

@@ -16,7 +16,7 @@ from petseg_lightning.training import build_datamodule, build_module, choose_com
 
 
 def measure_inference(cfg: DictConfig) -> dict[str, Any]:
-    """Images per second over the test split: `forward` on tensors on the device, `validate` and `test`, in turn."""
+    """Images per second over the test split, in turn: `forward` (uint8 on the device to logits), `validate`, `test`."""
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     compute = choose_compute(cfg, module, datamodule)
@@ -32,14 +32,14 @@ def measure_inference(cfg: DictConfig) -> dict[str, Any]:
     )
     device, dtype = trainer.strategy.root_device, AUTOCAST.get(compute.precision)
     loader = datamodule.evaluation_dataloader("test")
-    module.to(device)
-    network = deepcopy(module.network).eval()  # Lightning takes its own back to the CPU
-    batches = [module.normalized(batch["image"].to(device)) for batch in loader]
+
+    model = deepcopy(module).eval().to(device)  # Lightning takes its own back to the CPU
+    batches = [batch["image"].to(device) for batch in loader]
 
     def forward() -> int:
         with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
             for images in batches:
-                network(images)
+                model(images)
         return len(datamodule.splits["test"])
 
     def validate() -> int:

@@ -11,77 +11,23 @@ from time import perf_counter
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from petseg_lightning.benchmarking.plain_loop import PlainLoop, PlainProcess
 from petseg_lightning.benchmarking.rates import Rates, median, ratios
 from petseg_lightning.callbacks.throughput import Throughput
 from petseg_lightning.compute import AUTOCAST, Compute, synchronize
 from petseg_lightning.config import build, build_all
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.dataset import SegmentationDataset, collate
-from petseg_lightning.data.targets import IGNORE
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.training import build_datamodule, build_module, choose_compute
 
+LOOP_BATCHES = 32  # that the plain loops have in memory, and take in turn
 DISTRIBUTED_BATCHES = 20  # in a round on several devices, which must agree without asking each other
-
-
-class PlainLoop:
-    """The shortest loop that trains the same network, over normalized float tensors in memory on the device.
-
-    Args:
-        module: whose network is copied.
-        images: normalized float (N,3,S,S).
-        masks: int64 (N,S,S).
-        optimizer: parameters -> optimizer.
-        compute: how it is computed.
-        batch_size: B.
-    """
-
-    def __init__(
-        self,
-        module: SegmentationModule,
-        images: Tensor,
-        masks: Tensor,
-        optimizer: Callable[..., torch.optim.Optimizer],
-        compute: Compute,
-        batch_size: int,
-    ) -> None:
-        self.network = deepcopy(module.network).to(images.device)
-        if compute.channels_last:
-            self.network.to(memory_format=torch.channels_last)
-        if compute.compile:
-            self.network.compile(dynamic=False)
-        self.images, self.masks, self.batch_size = images, masks, batch_size
-        self.dtype = AUTOCAST.get(compute.precision)
-        self.optimizer = optimizer(self.network.parameters())
-
-    def steps(self, batches: int) -> int:
-        """So many steps on batches in a new order; returns the number of images."""
-        order = torch.randperm(len(self.images), device=self.images.device).split(self.batch_size)[:batches]
-        for indices in order:
-            self._step(self.images[indices], self.masks[indices])
-        return sum(map(len, order))
-
-    def steps_on_one(self, batches: int) -> int:
-        """So many steps on the first batch: the network alone. Returns the number of images."""
-        images, masks = self.images[: self.batch_size], self.masks[: self.batch_size]
-        for _ in range(batches):
-            self._step(images, masks)
-        return batches * len(images)
-
-    def _step(self, images: Tensor, masks: Tensor) -> None:
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
-            logits = self.network(images)
-        loss = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
 
 
 class Contest(Callback):
@@ -128,9 +74,9 @@ class PartsProfiler(SimpleProfiler):
 def measure_training(cfg: DictConfig) -> dict[str, Any] | None:
     """Images per second of the training and of plain loops, in turn; None on the devices other than the first.
 
-    Contestants: `plain` (fp32, eager, channels first), `same` (the plain loop with the settings of the training),
-    `network` (that on one batch again and again) and `training`. On several devices: `alone`, the plain loop on the
-    first one with the settings of the training, and `training` on all.
+    Contestants: `plain` (fp32, eager, channels first, in a process of its own), `same` (the plain loop with the
+    settings of the training), `network` (that on one batch again and again) and `training`. On several devices:
+    `alone`, the plain loop on the first one with the settings of the training, and `training` on all.
     """
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
@@ -138,18 +84,19 @@ def measure_training(cfg: DictConfig) -> dict[str, Any] | None:
     trainer = _trainer(cfg, compute, [], max_epochs=1)
     device, batch_size = trainer.strategy.root_device, datamodule.batch_size
     if trainer.world_size > 1:
-        batches = DISTRIBUTED_BATCHES
-        same = _plain_loop(cfg, module, datamodule, compute, device, batches)
+        batches, plain = DISTRIBUTED_BATCHES, None
+        same = PlainLoop(*_loop_arguments(cfg, module, datamodule, compute, device))
         contest = Contest({"alone": same.steps})
     else:
-        plain = _plain_loop(cfg, module, datamodule, None, device, 1)
-        batches = _batches(plain, cfg.seconds, device, -(-datamodule.counts["train"] // batch_size))
-        plain = _plain_loop(cfg, module, datamodule, None, device, batches)
-        same = _plain_loop(cfg, module, datamodule, compute, device, batches)
+        plain = PlainProcess(*_loop_arguments(cfg, module, datamodule, None, device))
+        same = PlainLoop(*_loop_arguments(cfg, module, datamodule, compute, device))
+        batches = _batches(plain.steps, cfg.seconds, -(-datamodule.counts["train"] // batch_size))
         contest = Contest({"plain": plain.steps, "same": same.steps, "network": same.steps_on_one})
     training = Throughput()
     trainer = _trainer(cfg, compute, [contest, training], max_epochs=cfg.rounds + 1, limit_train_batches=batches)
     trainer.fit(module, datamodule)
+    if plain is not None:
+        plain.close()
     if not trainer.is_global_zero:
         return None
     rates = {**{name: values[1:] for name, values in contest.rates.items()}, "training": training.rates[1:]}
@@ -190,35 +137,31 @@ def _trainer(cfg: DictConfig, compute: Compute, callbacks: list[Callback], **opt
     )
 
 
-def _plain_loop(
+def _loop_arguments(
     cfg: DictConfig,
     module: SegmentationModule,
     datamodule: SegmentationDataModule,
     compute: Compute | None,
     device: torch.device,
-    batches: int,
-) -> PlainLoop:
-    """A loop over the first pictures of the training split, enough for so many batches; None: fp32, eager, unfused."""
+) -> tuple[Any, ...]:
+    """Of a `PlainLoop` over the first pictures of the training split; without `compute` in fp32, eager, unfused."""
     pictures = SegmentationDataset(datamodule.pictures("train"))
-    number = min(batches * datamodule.batch_size, len(pictures))
+    number = min(LOOP_BATCHES * datamodule.batch_size, len(pictures))
     batch = collate([pictures[index] for index in range(number)])
-    images = (batch["image"] / 255 - module.mean) / module.std
     order = torch.channels_last if compute else torch.contiguous_format  # the training's batches are channels last
-    images = images.contiguous(memory_format=order).to(device)
-    masks = module.class_of_part[batch["parts"].int()].to(device)
+    images = module.normalized(batch["image"]).contiguous(memory_format=order)
+    masks = module.class_of_part[batch["parts"].int()]
     unfused = {"fused": False} if compute is None and "fused" in cfg.optimizer else {}
-    return PlainLoop(
-        module, images, masks, build(cfg.optimizer, **unfused), compute or Compute(), datamodule.batch_size
-    )
+    way = compute or Compute()
+    settings = AUTOCAST.get(way.precision), way.channels_last, way.compile
+    return module.network, images, masks, build(cfg.optimizer, **unfused), datamodule.batch_size, device, *settings
 
 
-def _batches(loop: PlainLoop, seconds: float, device: torch.device, most: int) -> int:
-    """How many batches take the plain loop so many seconds; 3 or more, if there are."""
-    loop.steps_on_one(1)
-    synchronize(device)
+def _batches(steps: Callable[[int], int], seconds: float, most: int) -> int:
+    """How many batches take the loop so many seconds; 3 or more, if there are."""
+    steps(1)
     begin = perf_counter()
-    loop.steps_on_one(1)
-    synchronize(device)
+    steps(1)
     return min(most, max(3, math.ceil(seconds / (perf_counter() - begin))))
 
 

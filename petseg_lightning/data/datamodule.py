@@ -231,12 +231,17 @@ class SegmentationDataModule(LightningDataModule, ABC):
         dataset = SegmentationDataset(self.pictures(split), with_original_parts=with_original_parts)
         return self._loader(dataset, shuffle=False)
 
+    def _many_workers(self) -> int:
+        """A worker per core, 8 at most; half of that where the network needs the cores as well."""
+        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+        return max(1, min(os.cpu_count() or 1, 8) // (2 if on_cpu else 1))
+
     def _loader(self, dataset: SegmentationDataset | PlannedDataset, *, shuffle: bool) -> DataLoader[Any]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         workers = self.num_workers
         if workers is None:
             idle = self.cache != "none" and dataset.only_looks_up
-            workers = 0 if idle else min(os.cpu_count() or 1, 8)
+            workers = 0 if idle else self._many_workers()
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 import shutil
 import tarfile
@@ -169,7 +168,7 @@ class StreamDataModule(SegmentationDataModule):
         )
         workers = self.num_workers
         if workers is None:
-            workers = next(number for number in LANES if number <= min(os.cpu_count() or 1, 8))
+            workers = next(number for number in LANES if number <= self._many_workers())
         return DataLoader(
             batches,
             batch_size=None,

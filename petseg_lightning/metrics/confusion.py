@@ -27,16 +27,18 @@ def confusion_counts(predictions: Tensor, masks: Tensor, num_rows: int, num_colu
         InputError: a mask holds another value, or a pixel that counts is predicted as no class. On a GPU this is found
             by the device, at a later moment, as an AssertionError of CUDA.
     """
-    batch = len(masks)
-    left_out = batch * num_rows * num_columns
+    batch, cells = len(masks), num_rows * num_columns  # the cell behind the last is for pixels that do not count
+    bytes_suffice = masks.dtype == predictions.dtype == torch.uint8 and cells < 256
+    dtype = torch.uint8 if bytes_suffice else torch.int32
+    true, predicted = masks.to(dtype), predictions.to(dtype)  # (B, H, W)
+    counted = (true < num_rows) & (predicted < num_columns)
+    if not bytes_suffice:
+        counted &= (true >= 0) & (predicted >= 0)
+    cell = (true * num_columns + predicted).where(counted, cells)
     images = torch.arange(batch, device=masks.device, dtype=torch.int32).view(-1, 1, 1)
-    true, predicted = masks.int(), predictions.int()  # (B, H, W)
-    cells = (images * num_rows + true) * num_columns + predicted
-    counted = (true >= 0) & (true < num_rows) & (predicted >= 0) & (predicted < num_columns)
-    cells = cells.where(counted, left_out).flatten().long()
-    counts = torch.zeros(left_out + 1, dtype=torch.int64, device=masks.device)
-    counts.scatter_add_(0, cells, torch.ones_like(cells))
-    only_ignored = counts[-1] == (masks == IGNORE).sum()
+    flat = (images * (cells + 1) + cell).flatten()
+    counts = _bincount(flat, batch * (cells + 1)).view(batch, cells + 1)
+    only_ignored = counts[:, -1].sum() == (masks == IGNORE).sum()
     if masks.is_cuda:
         torch._assert_async(only_ignored, "a true or predicted class is out of range")
     elif not only_ignored:
@@ -46,7 +48,15 @@ def confusion_counts(predictions: Tensor, masks: Tensor, num_rows: int, num_colu
             f"predicted: true classes are 0..{num_rows - 1} or {IGNORE} (ignored), predicted ones "
             f"0..{num_columns - 1}; correct the masks or the number of classes"
         )
-    return counts[:-1].view(batch, num_rows, num_columns)
+    return counts[:, :-1].reshape(batch, num_rows, num_columns)
+
+
+def _bincount(values: Tensor, length: int) -> Tensor:
+    """How often each of 0..length-1 is in int32 (N,), as int64 (length,)."""
+    if not values.is_cuda:
+        return torch.bincount(values, minlength=length)
+    counts = torch.zeros(length, dtype=torch.int64, device=values.device)
+    return counts.scatter_add_(0, values.long(), torch.ones_like(values, dtype=torch.int64))  # bincount would wait
 
 
 class ConfusionMatrix(Metric):
