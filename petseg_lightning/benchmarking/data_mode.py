@@ -62,7 +62,6 @@ def measure_data(cfg: DictConfig) -> dict[str, Any]:
         cv2.setNumThreads(threads[1])
     rates |= in_turn({"loader": _images(loader, 64 * size)}, cfg.rounds, torch.device("cpu"))
     return {
-        "cache": cfg.data.cache,
         "workers": loader.num_workers,
         "rates": rates,
         "per_worker": median(ratios(rates, "worker", "files")),

@@ -60,9 +60,7 @@ def conclusions(results: dict[str, Any]) -> list[str]:
             f"A later start takes {ratio:.2f} times the imports and the data check, {again:.2f} times the first."
         )
     if data := results.get("data"):
-        lines.append(
-            f"With data.cache={data['cache']} a worker is {data['per_worker']:.1f} times as fast as from the files."
-        )
+        lines.append(f"A worker is {data['per_worker']:.1f} times as fast as one that reads the files.")
     if inference := results.get("inference"):
         costs = f"{inference['validate_cost']:.2f} and test {inference['test_cost']:.2f}"
         lines.append(f"Validation costs {costs} times the forward pass.")
