@@ -158,8 +158,9 @@ class KillAfter(Callback):
             raise KilledError
 
 
-def test_a_killed_and_resumed_training_ends_where_the_undisturbed_one_ends(train_small, small_overrides, tmp_path):
-    options = ("trainer.max_epochs=4", "augmentation=light", "scheduler=one_cycle", "optimizer=sgd")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_killed_and_resumed_training_ends_where_the_undisturbed_one_ends(train_small, tmp_path, optimizer):
+    options = ("trainer.max_epochs=4", "augmentation=light", "scheduler=one_cycle", f"optimizer={optimizer}")
     whole = train_small(tmp_path / "whole", *options)
     killer = ["+callbacks.kill._target_=test_training.KillAfter", "+callbacks.kill.epoch=2"]
     with pytest.raises(KilledError):
