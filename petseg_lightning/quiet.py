@@ -9,6 +9,7 @@ IGNORED_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 calls what torch 2.14 deprecates
     r"The number of training batches .* is smaller than the logging interval",  # small data; val/loss is still logged
     r"Checkpoint directory .* exists and is not empty",  # two callbacks write there, and a resumed run goes on
+    r".*multiple `ModelCheckpoint` callbacks",  # the first one is the best
     r"The dirpath has changed from",  # a resumed run writes into its own folder
     r"Precision \S+ is not supported by the model summary",  # its size in MB is that of 32 bits
     r"The '\w+' does not have many workers",  # with decoded pictures in memory, workers only cost
