@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import Tensor
+from torch import Tensor, nn
 
 from petseg_lightning.data.dataset import Batch
 from petseg_lightning.environment import processor
@@ -31,6 +31,7 @@ WORTH_MEASURING = 200  # steps; a shorter training is over before a choice has p
 WORTH_COMPILING = 600.0  # seconds of training, since compiling takes up to one minute
 MIN_GAIN = 1.1  # how many times faster than the plain way another one must be
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+FEW_CHANNELS = 8
 CPU_BATCH = 4  # pictures: per picture as fast as more of them, and measured sooner
 
 
@@ -105,7 +106,7 @@ def use(module: SegmentationModule, compute: Compute, batch_size: int, *, tf32: 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     if compute.channels_last:
-        module.network.to(memory_format=torch.channels_last)
+        lay_channels_last(module.network)
     if compute.compile:
         module.compile_training(batch_size)
 
@@ -177,7 +178,7 @@ def training_step(
     """A function that does one optimizer step of a copy of the module, always on this batch, and returns the loss."""
     copy = deepcopy(module).to(device)
     if compute.channels_last:
-        copy.network.to(memory_format=torch.channels_last)
+        lay_channels_last(copy.network)
     if compute.compile:
         copy.compile_training(len(batch["image"]))
     on_device: Batch = {key: value.to(device) for key, value in batch.items()}  # type: ignore[attr-defined, assignment]
@@ -196,6 +197,23 @@ def training_step(
         return loss
 
     return step
+
+
+def lay_channels_last(network: nn.Module) -> None:
+    """Order the values of a network's weights, and so those of its features, with the channels last.
+
+    On a CPU, batch normalization of so few channels that they do not fill a vector gets channels first all the same,
+    which is ten times faster there.
+    """
+    network.to(memory_format=torch.channels_last)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.num_features < FEW_CHANNELS:
+            layer.register_forward_pre_hook(_channels_first_on_cpu)
+
+
+def _channels_first_on_cpu(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (features,) = inputs
+    return (features.contiguous() if features.device.type == "cpu" else features,)
 
 
 def keep_freed_memory() -> None:

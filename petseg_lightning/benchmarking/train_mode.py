@@ -14,6 +14,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lightning.benchmarking.plain_loop import PlainLoop, PlainProcess
@@ -80,16 +81,17 @@ def measure_training(cfg: DictConfig) -> dict[str, Any] | None:
     """
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
+    plain_network = deepcopy(module.network)
     compute = choose_compute(cfg, module, datamodule)
     trainer = _trainer(cfg, compute, [], max_epochs=1)
     device, batch_size = trainer.strategy.root_device, datamodule.batch_size
     if trainer.world_size > 1:
         batches, plain = DISTRIBUTED_BATCHES, None
-        same = PlainLoop(*_loop_arguments(cfg, module, datamodule, compute, device))
+        same = PlainLoop(*_loop_arguments(cfg, module.network, module, datamodule, compute, device))
         contest = Contest({"alone": same.steps})
     else:
-        plain = PlainProcess(*_loop_arguments(cfg, module, datamodule, None, device))
-        same = PlainLoop(*_loop_arguments(cfg, module, datamodule, compute, device))
+        plain = PlainProcess(*_loop_arguments(cfg, plain_network, module, datamodule, None, device))
+        same = PlainLoop(*_loop_arguments(cfg, module.network, module, datamodule, compute, device))
         batches = _batches(plain.steps, cfg.seconds, -(-datamodule.counts["train"] // batch_size))
         contest = Contest({"plain": plain.steps, "same": same.steps, "network": same.steps_on_one})
     training = Throughput()
@@ -139,6 +141,7 @@ def _trainer(cfg: DictConfig, compute: Compute, callbacks: list[Callback], **opt
 
 def _loop_arguments(
     cfg: DictConfig,
+    network: nn.Module,
     module: SegmentationModule,
     datamodule: SegmentationDataModule,
     compute: Compute | None,
@@ -154,7 +157,7 @@ def _loop_arguments(
     unfused = {"fused": False} if compute is None and "fused" in cfg.optimizer else {}
     way = compute or Compute()
     settings = AUTOCAST.get(way.precision), way.channels_last, way.compile
-    return module.network, images, masks, build(cfg.optimizer, **unfused), datamodule.batch_size, device, *settings
+    return network, images, masks, build(cfg.optimizer, **unfused), datamodule.batch_size, device, *settings
 
 
 def _batches(steps: Callable[[int], int], seconds: float, most: int) -> int:

@@ -27,36 +27,41 @@ def confusion_counts(predictions: Tensor, masks: Tensor, num_rows: int, num_colu
         InputError: a mask holds another value, or a pixel that counts is predicted as no class. On a GPU this is found
             by the device, at a later moment, as an AssertionError of CUDA.
     """
-    batch, cells = len(masks), num_rows * num_columns  # the cell behind the last is for pixels that do not count
-    bytes_suffice = masks.dtype == predictions.dtype == torch.uint8 and cells < 256
+    width, cells = num_columns + 1, (num_rows + 1) * (num_columns + 1)  # the last row and column: what is no class
+    bytes_suffice = masks.dtype == predictions.dtype == torch.uint8 and cells <= 256
     dtype = torch.uint8 if bytes_suffice else torch.int32
-    true, predicted = masks.to(dtype), predictions.to(dtype)  # (B, H, W)
-    counted = (true < num_rows) & (predicted < num_columns)
-    if not bytes_suffice:
-        counted &= (true >= 0) & (predicted >= 0)
-    cell = (true * num_columns + predicted).where(counted, cells)
-    images = torch.arange(batch, device=masks.device, dtype=torch.int32).view(-1, 1, 1)
-    flat = (images * (cells + 1) + cell).flatten()
-    counts = _bincount(flat, batch * (cells + 1)).view(batch, cells + 1)
-    only_ignored = counts[:, -1].sum() == (masks == IGNORE).sum()
+    true, predicted = _clipped(masks.to(dtype), num_rows), _clipped(predictions.to(dtype), num_columns)  # (B, H, W)
+    table = _bincount((true * width + predicted).flatten(1), cells).unflatten(1, (num_rows + 1, width))
+    counts = table[:, :num_rows, :num_columns]
+    only_ignored = table.sum() - counts.sum() == (masks == IGNORE).sum()
     if masks.is_cuda:
         torch._assert_async(only_ignored, "a true or predicted class is out of range")
     elif not only_ignored:
-        wrong = ~counted & (masks != IGNORE)
+        wrong = (masks != IGNORE) & ((true == num_rows) | (predicted == num_columns))
         raise InputError(
             f"masks hold {masks[wrong].unique().tolist()} where {predictions[wrong].unique().tolist()} is "
             f"predicted: true classes are 0..{num_rows - 1} or {IGNORE} (ignored), predicted ones "
             f"0..{num_columns - 1}; correct the masks or the number of classes"
         )
-    return counts[:, :-1].reshape(batch, num_rows, num_columns)
+    return counts
+
+
+def _clipped(values: Tensor, number: int) -> Tensor:
+    """Integers, with `number` for every one that is not in 0..number-1."""
+    if values.dtype != torch.uint8:
+        values = values.where(values >= 0, number)
+    return values.clamp(max=number)
 
 
 def _bincount(values: Tensor, length: int) -> Tensor:
-    """How often each of 0..length-1 is in int32 (N,), as int64 (length,)."""
-    if not values.is_cuda:
-        return torch.bincount(values, minlength=length)
-    counts = torch.zeros(length, dtype=torch.int64, device=values.device)
-    return counts.scatter_add_(0, values.long(), torch.ones_like(values, dtype=torch.int64))  # bincount would wait
+    """How often each of 0..length-1 is in each row of integers (B,N), as int64 (B,length)."""
+    counts = torch.zeros(len(values), length, dtype=torch.int64, device=values.device)
+    if values.is_cuda:  # where bincount would wait
+        indices = values.long()
+        return counts.scatter_add_(1, indices, torch.ones_like(indices))
+    for image, row in enumerate(values):
+        counts[image] = torch.bincount(row, minlength=length)
+    return counts
 
 
 class ConfusionMatrix(Metric):

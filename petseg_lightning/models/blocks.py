@@ -5,7 +5,9 @@ Letters at the ends of lines: B images, H and W pixels (multiples of 2**depth), 
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +40,31 @@ def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, multiple: 
     padded = F.pad(images, (0, right, 0, bottom), mode="replicate")
     # cropped by a negative pad: unlike a slice, torch.export takes it for padded and unpadded sides alike
     return F.pad(network(padded), (0, -right, 0, -bottom))
+
+
+class _Concatenation(torch.autograd.Function):
+    """`torch.cat` along the channels, whose gradients are dense.
+
+    Its own are views of one tensor. Where the channels are last in memory, upsampling and addition take a view
+    apart pixel by pixel on a CPU, which is four times slower than to copy it first. The values are the same.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        ctx.channels = [tensor.shape[1] for tensor in tensors]
+        return torch.cat(tensors, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        parts = gradient.split(ctx.channels, dim=1)
+        if gradient.device.type == "cpu" and gradient.is_contiguous(memory_format=torch.channels_last):
+            return tuple(part.contiguous(memory_format=torch.channels_last) for part in parts)
+        return parts
+
+
+def concatenate(*tensors: Tensor) -> Tensor:
+    """(B, C1, H, W), (B, C2, H, W), ... -> (B, C1 + C2 + ..., H, W)."""
+    return _Concatenation.apply(*tensors)
 
 
 class ConvBlock(nn.Sequential):

@@ -1,10 +1,9 @@
 """The paper's U-Net, and its variants by argument."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from petseg_lightning.models.blocks import ConvBlock, Encoder, pad_and_crop, require_at_least
+from petseg_lightning.models.blocks import ConvBlock, Encoder, concatenate, pad_and_crop, require_at_least
 
 
 class UNet(nn.Module):
@@ -68,5 +67,5 @@ class UNet(nn.Module):
         *skips, x = self.encoder(images)  # bottleneck (B, N * 2**(D-1), H / 2**D, W / 2**D)
         for stage, skip in zip(self.decoder, reversed(skips), strict=True):
             x = F.interpolate(x, scale_factor=2, mode="nearest")  # (B, channels from below, h, w)
-            x = stage(torch.cat([x, skip], dim=1) if self.skip_connections else x)  # (B, N * 2**(i-1), h, w)
+            x = stage(concatenate(x, skip) if self.skip_connections else x)  # (B, N * 2**(i-1), h, w)
         return self.classifier(x)  # (B, K, H, W)
