@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from petseg_lightning.data.dataset import Batch
 from petseg_lightning.data.targets import IGNORE, Target
@@ -64,7 +63,6 @@ class SegmentationModule(LightningModule):
         lookup[: len(target.part_to_class)] = torch.tensor(target.part_to_class)
         self.register_buffer("class_of_part", lookup, persistent=False)
         self.confusion = ConfusionMatrix(len(target.part_names), len(target.class_names))
-        self.validation_loss = MeanMetric(nan_strategy="disable")  # logging in each step costs more than the loss
         self._compiled: Callable[[Tensor], Tensor] = network.forward
         self._compiled_size = 0
 
@@ -94,18 +92,21 @@ class SegmentationModule(LightningModule):
         self.log("train/loss", loss, batch_size=len(batch["image"]))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self._validation_loss, self._validation_images = torch.zeros((), device=self.device), 0
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         logits = self(batch["image"]).to(torch.float32, memory_format=torch.contiguous_format)
         self.confusion.update(self._part_counts(classes(logits), batch["parts"]))
-        self.validation_loss.update(self.loss(logits, self._classes(batch["parts"])), len(logits))
+        self._validation_loss += self.loss(logits, self._classes(batch["parts"])) * len(logits)
+        self._validation_images += len(logits)
 
     def on_validation_epoch_end(self) -> None:
         counts = self.confusion.compute().cpu()
         classes = range(len(self.target.class_names))
         self.validation_matrix = merge_counts(counts, self.target.part_to_class, classes, len(classes))
         self.confusion.reset()
-        self.log("val/loss", self.validation_loss.compute())
-        self.validation_loss.reset()
+        self.log("val/loss", self._validation_loss / self._validation_images, sync_dist=True)
         result = scores(self.validation_matrix)
         per_class = zip(self.target.class_names, result["iou"], strict=True)
         self.log("val/miou", result["miou"].float(), prog_bar=True)

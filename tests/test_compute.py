@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from petseg_lightning import compute
-from petseg_lightning.compute import WORTH_COMPILING, WORTH_MEASURING, Compute, choose, random_batch, training_step, use
+from petseg_lightning.compute import (
+    WORTH_COMPILING,
+    WORTH_MEASURING,
+    Compute,
+    choose,
+    lay_channels_last,
+    random_batch,
+    training_step,
+    use,
+)
 from petseg_lightning.data.targets import pet_target
 from petseg_lightning.errors import InputError
 from petseg_lightning.losses.cross_entropy import CrossEntropyLoss
@@ -435,3 +444,18 @@ def test_only_training_steps_on_whole_batches_are_compiled(module, batch, monkey
 )
 def test_a_way_in_words(way, text):
     assert str(way) == text
+
+
+def test_channels_last_leaves_narrow_normalization_with_channels_first_and_the_same_result():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
+    seen = []
+    for layer in (network[0], network[2]):
+        layer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].is_contiguous(), output)))
+    images = torch.randn(2, 3, 5, 7)
+    expected = network(images)
+    seen.clear()
+    lay_channels_last(network)
+    output = network(images.to(memory_format=torch.channels_last))
+    assert [channels_first for channels_first, _ in seen] == [True, False]
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
+    assert network[1].weight.is_contiguous(memory_format=torch.channels_last)
