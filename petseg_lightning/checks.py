@@ -1,6 +1,7 @@
 """What the values of a configuration must be, checked before anything is built or imported."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,11 +94,18 @@ CLASS_NAMES = Rule(
     lambda v: isinstance(v, list) and all(isinstance(n, str) and n for n in v) and len(v) == len(set(v)) and len(v) > 1,
 )
 
+TERM = re.compile(r"^loss\.(terms\.[^.]+\.)+")  # a key of a term of a sum: the rule is that of the loss
+
 RULES: dict[str, Rule] = {
     "seed": SEED,
     "split": one_of("train", "val", "test"),
     "out": FOLDER,
     "shard_size": whole(1),
+    "runs": optional(any_of(FOLDER, list_of("a list of folders or globs", FOLDER))),
+    "resamples": whole(100),
+    "confidence": between(0, 1),
+    "max_pairs": whole(1),
+    "num_pictures": whole(0),
     "mode": one_of("data", "train", "inference", "startup", "all"),
     "rounds": whole(1),
     "seconds": above(0),
@@ -110,6 +118,9 @@ RULES: dict[str, Rule] = {
     "data.batch_size": whole(1),
     "data.val_fraction": between(0, 1),
     "data.test_fraction": between(0, 1),
+    "data.num_folds": optional(whole(2)),
+    "data.fold": whole(0),
+    "data.train_fraction": Rule("a number above 0, 1 at most", lambda v: _is_number(v) and 0 < v <= 1),
     "data.split_seed": SEED,
     "data.num_workers": optional(whole(0)),
     "data.cache": one_of("disk", "memory", "none"),
@@ -137,6 +148,18 @@ RULES: dict[str, Rule] = {
     "model.last_channels": optional(whole(1)),
     "model.skip_connections": one_of(True, False),
     "loss.class_weights": any_of(one_of(None, "measured"), list_of("a list of weights, none below 0", at_least(0))),
+    "loss.label_smoothing": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "loss.gamma": at_least(0),
+    "loss.smooth": at_least(0),
+    "loss.alpha": at_least(0),
+    "loss.beta": at_least(0),
+    "loss.per_image": one_of(True, False),
+    "loss.border_weight": at_least(0),
+    "loss.border_width": whole(1),
+    "loss.weights": Rule(
+        "a number, at least 0, for each term, and above 0 for one",
+        lambda v: isinstance(v, dict) and all(_is_number(w) and w >= 0 for w in v.values()) and any(v.values()),
+    ),
     "optimizer.lr": above(0),
     "optimizer.weight_decay": at_least(0),
     "optimizer.momentum": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
@@ -211,10 +234,11 @@ def _wrong_values(values: dict, missing: Iterable[str]) -> list[str]:
     stored = "_target_" not in values.get("data", {})  # data=checkpoint: null is the checkpoint's own value
     problems = []
     for key, value in flatten(values).items():
-        if key not in RULES or key in missing or (value is None and stored and key.startswith("data.")):
+        rule = RULES.get(TERM.sub("loss.", key))
+        if rule is None or key in missing or (value is None and stored and key.startswith("data.")):
             continue
-        if not RULES[key].holds(value):
-            problems.append(f"{key}={shown(value)} must be {RULES[key].text}")
+        if not rule.holds(value):
+            problems.append(f"{key}={shown(value)} must be {rule.text}")
     return problems
 
 
@@ -227,6 +251,8 @@ def _contradictions(values: dict, multirun: bool) -> list[str]:
         problems.append(
             f"data.border={data['border']} must be null with data.target=trimap, where the border is a class"
         )
+    if (folds := data.get("num_folds")) is not None and data.get("fold", 0) >= folds:
+        problems.append(f"data.fold={data.get('fold', 0)} must be below data.num_folds={folds}: the first fold is 0")
     if multirun and _starts_processes(trainer):
         problems.append(
             f"trainer.devices={shown(trainer['devices'])} does not go with -m, as each process would start "

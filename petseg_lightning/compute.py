@@ -105,6 +105,7 @@ def use(module: SegmentationModule, compute: Compute, batch_size: int, *, tf32: 
     keep_freed_memory()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and nothing here reads such memory
     if compute.channels_last:
         lay_channels_last(module.network)
     if compute.compile:

@@ -17,6 +17,7 @@ from petseg_lightning.data.samples import Sample
 from petseg_lightning.data.targets import Protocol, protocols_for
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing, write_json, write_text
+from petseg_lightning.metrics.boundary import BAND, TOLERANCE, band_pixels, boundary_scores, tolerance_pixels
 from petseg_lightning.metrics.protocols import merge_counts
 from petseg_lightning.metrics.scores import scores
 from petseg_lightning.module import SegmentationModule
@@ -70,6 +71,9 @@ class Evaluation:
         for key, name in (("counts", "protocols"), ("original_counts", "original")):
             if key in table:
                 result[name] = {p.target.name: protocol_scores(table[key], p) for p in self.protocols}
+        if "boundary_counts" in table:
+            names, size = self.module.target.class_names, self.datamodule.image_size
+            result["boundary"] = boundary_metrics(table["boundary_counts"], names, size)
         return result
 
     def matrix(self) -> np.ndarray:
@@ -81,7 +85,9 @@ class Evaluation:
         table, names = self.tables[self.reported], self.module.target.class_names
         counts = _merge(table["counts"], self.own)  # (N,K,K)
         image_scores, pixels = scores(counts), counts.sum((-2, -1))
-        true = counts.sum(-1)
+        boundaries = boundary_scores(torch.from_numpy(table["boundary_counts"]))
+        true, hits = counts.sum(-1), counts.diagonal(dim1=-2, dim2=-1)
+        unions = true + counts.sum(-2) - hits
         samples = self.samples
         columns: dict[str, Any] = {
             "name": [sample.name for sample in samples],
@@ -92,9 +98,13 @@ class Evaluation:
             **{f"iou_{name}": image_scores["iou"][:, i] for i, name in enumerate(names)},
             **{f"fraction_{name}": true[:, i] / pixels for i, name in enumerate(names)},
             "pixels": pixels,
-            "correct": counts.diagonal(dim1=-2, dim2=-1).sum(-1),
+            "correct": hits.sum(-1),
+            **{f"intersection_{name}": hits[:, i] for i, name in enumerate(names)},
+            **{f"union_{name}": unions[:, i] for i, name in enumerate(names)},
             "edge_contrast": table["edge_contrast"],
             "boundary_error_share": table["boundary_error_share"],
+            "boundary_f_score": boundaries["mean_f_score"],
+            "boundary_iou": boundaries["mean_iou"],
         }
         if "background" in (parts := self.module.target.part_names):
             part_pixels = torch.from_numpy(table["counts"]).sum(-1)  # (N,R)
@@ -114,6 +124,7 @@ class Evaluation:
             confusion_figure(matrix, names).savefig(path)
         write_text(folder / "per_image.csv", per_image.to_csv(index=False, float_format="%.6g"))
         pictures = SegmentationDataset(self.datamodule.pictures(self.reported))
+        self.module.eval()  # after a test, Lightning puts it back into the mode that it had before
         write_pictures(folder / "pictures", self.module, pictures, self.tables[self.reported]["index"], per_image)
         metrics = {**extra, **self.metrics()}
         write_json(folder / "metrics.json", metrics)
@@ -187,6 +198,30 @@ def protocol_scores(counts: np.ndarray, protocol: Protocol) -> dict[str, Any]:
         "mean_image_miou": _plain(single["miou"].nanmean()),
         "lowest_image_miou": _plain(single["miou"].nan_to_num(torch.inf).min()),
         "confusion_matrix": matrix.tolist(),
+    }
+
+
+def boundary_metrics(counts: np.ndarray, class_names: Sequence[str], image_size: int) -> dict[str, Any]:
+    """Boundary F-score and Boundary IoU of images, and how near is near, as plain values with None for NaN.
+
+    Args:
+        counts: int64 (N,K,6), of `metrics.boundary.boundary_counts`, one table per image.
+        class_names: K names.
+        image_size: side of the images in pixels.
+    """
+    per_image = torch.from_numpy(counts)
+    whole, single = boundary_scores(per_image.sum(0)), boundary_scores(per_image)
+    per_class = {key: whole[key] for key in ("f_score", "precision", "recall", "iou")}
+    return {
+        "tolerance": TOLERANCE,
+        "tolerance_pixels": tolerance_pixels(image_size, image_size),
+        "band": BAND,
+        "band_pixels": band_pixels(image_size, image_size),
+        **{key: {n: _plain(v) for n, v in zip(class_names, values, strict=True)} for key, values in per_class.items()},
+        "mean_f_score": _plain(whole["mean_f_score"]),
+        "mean_iou": _plain(whole["mean_iou"]),
+        "mean_image_f_score": _plain(single["mean_f_score"].nanmean()),
+        "mean_image_iou": _plain(single["mean_iou"].nanmean()),
     }
 
 

@@ -131,16 +131,32 @@ class SegmentationModule(LightningModule):
         return confusion_counts(predictions, parts, len(self.target.part_names), len(self.target.class_names))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer and its scheduler.
+
+        A network with an `encoder_lr_scale` other than 1 has its `encoder` trained at that part of every rate.
+        """
         if self.build_optimizer is None:
             raise ValueError("this module was built for evaluation: give it an optimizer to train it")
-        optimizer = self.build_optimizer(self.parameters())
+        scale = getattr(self.network, "encoder_lr_scale", 1.0)
+        scales = [1.0] if scale == 1 else [1.0, scale]
+        optimizer = self.build_optimizer(self._encoder_last() if scale != 1 else self.parameters())
+        for group, part in zip(optimizer.param_groups, scales, strict=True):
+            group["lr"] *= part
         if self.build_scheduler is None:
             return optimizer
-        steps = {}
+        arguments: dict[str, Any] = {}
         if self.total_steps_argument is not None:
-            steps[self.total_steps_argument] = int(self.trainer.estimated_stepping_batches)
-        scheduler = self.build_scheduler(optimizer, **steps)
+            arguments[self.total_steps_argument] = int(self.trainer.estimated_stepping_batches)
+        if max_lr := getattr(self.build_scheduler, "keywords", {}).get("max_lr"):
+            arguments["max_lr"] = [max_lr * part for part in scales]
+        scheduler = self.build_scheduler(optimizer, **arguments)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **self.scheduler_options}}  # type: ignore[return-value]
+
+    def _encoder_last(self) -> Any:
+        """Two groups of parameters: all others, and the network's encoder."""
+        encoder = list(self.network.get_submodule("encoder").parameters())
+        known = set(map(id, encoder))
+        return [{"params": [p for p in self.parameters() if id(p) not in known]}, {"params": encoder}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.description

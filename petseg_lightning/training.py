@@ -51,7 +51,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     resume = None if cfg.ckpt_path is None else find_checkpoint(cfg.ckpt_path, "last.ckpt")
     quiet_libraries()
     seed_everything(cfg.seed, workers=True, verbose=False)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and nothing here reads such memory
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     if resume is not None:
@@ -108,12 +107,11 @@ def build_datamodule(cfg: DictConfig) -> SegmentationDataModule:
 def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> SegmentationModule:
     """The untrained model of a config for the classes of the data."""
     target = datamodule.target
-    model, data = plain(cfg.model), plain(cfg.data)
-    weights = cfg.loss.get("class_weights")
-    overrides = {"class_weights": datamodule.class_weights()} if weights == "measured" else {}
+    given_model, data = plain(cfg.model), plain(cfg.data)
+    model = {key: value for key, value in given_model.items() if key != "encoder_weights"}  # a checkpoint has its own
     module = SegmentationModule(
-        build_network(model, len(target.class_names)),
-        build(cfg.loss, **overrides),
+        build_network(given_model if cfg.get("ckpt_path") is None else model, len(target.class_names)),
+        build(_with_measured_weights(plain(cfg.loss), datamodule)),
         target,
         **build(cfg.preprocessing),
         **build(cfg.scheduler),
@@ -129,6 +127,14 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
     size = datamodule.image_size
     module.example_input_array = torch.zeros(1, 3, size, size, dtype=torch.uint8)  # for the summary's sizes and FLOPs
     return module
+
+
+def _with_measured_weights(loss: dict[str, Any], datamodule: SegmentationDataModule) -> dict[str, Any]:
+    """The config of a loss, or of terms of one, with numbers for `class_weights: measured`."""
+    filled = {k: _with_measured_weights(v, datamodule) if isinstance(v, dict) else v for k, v in loss.items()}
+    if filled.get("class_weights") == "measured":
+        filled["class_weights"] = datamodule.class_weights()
+    return filled
 
 
 def choose_compute(
@@ -207,6 +213,7 @@ def _log_results(loggers: list[Logger], cfg: DictConfig, metrics: dict[str, Any]
     final = {split: result["protocols"][metrics["headline"]] for split, result in metrics["splits"].items()}
     values = {f"test/{name}": final["test"][name] for name in ("accuracy", "miou", "mean_dice", "mean_image_miou")}
     values |= {f"test/iou_{name}": iou for name, iou in final["test"]["iou"].items()}
+    values |= {f"test/boundary_{k}": metrics["splits"]["test"]["boundary"][f"mean_{k}"] for k in ("f_score", "iou")}
     values |= {
         f"final/{split}_{name}": final[split][name] for split in ("train", "val") for name in ("accuracy", "miou")
     }

@@ -18,7 +18,8 @@ MODULES = {
 }
 DOORS = {"train", "evaluate", "predict", "export", "compare", "audit", "benchmark", "app", "shard", "report.__main__"}
 TOP = DOORS | {"config", "cli"}  # what speaks to Hydra
-BODIES = {"training", "scoring", "benchmarking", "sharding"}  # what doors run: heavy, given a config, without Hydra
+# what doors run: heavy, given a config, without Hydra
+BODIES = {"training", "scoring", "benchmarking", "sharding", "comparing"}
 PURE = {"models", "losses", "metrics"}
 HEAVY = {"torch", "torchvision", "torchmetrics", "lightning", "albumentations"}  # seconds to import
 

@@ -20,6 +20,8 @@ CASES = {
     "trainer.accumulate_grad_batches": WHOLE_FROM_1,
     "data.num_trainval": WHOLE_FROM_1,
     "data.val_fraction": (["0.001", "0.999"], ["0", "1", "0.0", "1.0", "1.5", "-0.1", "abc", "true", "null", ".nan"]),
+    "data.num_folds": (["null", "2", "10"], ["1", "0", "2.0", "true"]),
+    "data.train_fraction": (["0.01", "1", "1.0"], ["0", "1.01", "-0.5", "null", "all"]),
     "data.num_workers": (["null", "0", "8"], ["-1", "0.5", "true", "auto"]),
     "data.cache": (["disk", "memory", "none"], ["null", "ram", "true"]),
     "data.cache_dir": (["null", "elsewhere"], ["''", "3"]),
@@ -131,3 +133,9 @@ def test_a_sweep_does_not_start_processes_that_would_start_it_again(devices, str
         return
     with pytest.raises(InputError, match=r"trainer\.devices=.* does not go with -m"):
         check(cfg, multirun=True)
+
+
+def test_a_fold_that_is_not_there_is_refused():
+    check(config("data.num_folds=3", "data.fold=2"))
+    with pytest.raises(InputError, match=r"^data.fold=3 must be below data.num_folds=3: the first fold is 0$"):
+        check(config("data.num_folds=3", "data.fold=3"))

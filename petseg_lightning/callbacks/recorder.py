@@ -12,6 +12,7 @@ from torch import Tensor
 
 from petseg_lightning.data.splits import PADDING
 from petseg_lightning.data.targets import IGNORE, Target
+from petseg_lightning.metrics.boundary import boundary_counts
 from petseg_lightning.metrics.image_measures import boundary_error_share, edge_contrast
 from petseg_lightning.module import SegmentationModule
 
@@ -21,7 +22,8 @@ class EvaluationRecorder(Callback):
 
     After `trainer.test`, `tables[i]` holds those of loader i, each image once and in order, on every device:
     {"index": int64 (N,), "counts": int64 (N,R,C), perhaps "original_counts": int64 (N,R,C)}. With `measure` that of
-    loader 0 also has "edge_contrast" and "boundary_error_share", float64 (N,), measured in threads beside the device.
+    loader 0 also has, measured in threads beside the device, "edge_contrast" and "boundary_error_share", float64 (N,),
+    and "boundary_counts", int64 (N,K,6), in the model's classes.
     """
 
     def __init__(self, *, measure: bool = True) -> None:
@@ -73,4 +75,10 @@ def _measured(target: Target, images: np.ndarray, parts: np.ndarray, predictions
     classes = np.pad(target.part_to_class, (0, 256 - len(background)), constant_values=IGNORE)[parts]
     contrasts = map(edge_contrast, images.transpose(0, 2, 3, 1), foregrounds)
     shares = map(boundary_error_share, classes, predictions)
-    return {"edge_contrast": torch.tensor([*contrasts]), "boundary_error_share": torch.tensor([*shares])}
+    num_classes = len(target.class_names)
+    boundaries = [boundary_counts(*pair, num_classes) for pair in zip(classes, predictions, strict=True)]
+    return {
+        "edge_contrast": torch.tensor([*contrasts]),
+        "boundary_error_share": torch.tensor([*shares]),
+        "boundary_counts": torch.from_numpy(np.stack(boundaries)),
+    }

@@ -27,7 +27,7 @@ from petseg_lightning.data.device_augmentation import DeviceAugmentation
 from petseg_lightning.data.disk_cache import DiskArrays, open_disk_cache
 from petseg_lightning.data.sample_table import Samples, SampleTable
 from petseg_lightning.data.samples import require_files
-from petseg_lightning.data.splits import EpochSampler, stratified_holdout
+from petseg_lightning.data.splits import EpochSampler, stratified_folds, stratified_holdout
 from petseg_lightning.data.targets import IGNORE, Target
 from petseg_lightning.data.transforms import Augmentation
 from petseg_lightning.errors import InputError
@@ -44,6 +44,9 @@ class LoaderOptions(TypedDict, total=False):
     image_size: int
     batch_size: int
     val_fraction: float
+    num_folds: int | None
+    fold: int
+    train_fraction: float
     split_seed: int
     num_workers: int | None
     cache: str
@@ -57,7 +60,9 @@ class SegmentationDataModule(LightningDataModule, ABC):
     """Pictures and masks of one layout as loaders of `Batch`. A subclass says what there is: `read_splits`.
 
     `transforms` are albumentations transforms for the training pictures; `seed` orders and augments them, and
-    `split_seed` draws the validation split from what `read_splits` calls trainval, stratified by breed.
+    `split_seed` draws the validation split from what `read_splits` calls trainval, stratified by breed: either
+    `val_fraction` of it, or number `fold` of `num_folds` parts. Of the rest, `train_fraction` is trained on, stratified
+    too; what a smaller fraction takes is part of what a larger one takes, but for a picture per breed.
     """
 
     decoded_splits: ClassVar[tuple[str, ...]] = SPLITS  # before a training
@@ -70,6 +75,9 @@ class SegmentationDataModule(LightningDataModule, ABC):
         image_size: int = 128,
         batch_size: int = 16,
         val_fraction: float = 0.1,
+        num_folds: int | None = None,
+        fold: int = 0,
+        train_fraction: float = 1.0,
         split_seed: int = 0,
         num_workers: int | None = None,
         cache: str = "disk",
@@ -81,7 +89,8 @@ class SegmentationDataModule(LightningDataModule, ABC):
         super().__init__()
         self.root, self.target = Path(root), target
         self.image_size, self.batch_size = image_size, batch_size
-        self.val_fraction, self.split_seed, self.seed = val_fraction, split_seed, seed
+        self.val_fraction, self.num_folds, self.fold = val_fraction, num_folds, fold
+        self.train_fraction, self.split_seed, self.seed = train_fraction, split_seed, seed
         self.cache, self.cache_dir = cache, cache_dir
         self.augmentation = Augmentation(transforms, seed) if transforms and not device_augment else None
         self.device_augmentation = (
@@ -120,9 +129,21 @@ class SegmentationDataModule(LightningDataModule, ABC):
         if "trainval" in splits:
             trainval = splits.pop("trainval")
             pictures, index = trainval.unique()
-            held_out = stratified_holdout(pictures.breeds, self.val_fraction, self.split_seed)
+            if self.num_folds is None:
+                held_out = stratified_holdout(pictures.breeds, self.val_fraction, self.split_seed)
+            else:
+                folds = stratified_folds(pictures.breeds, self.num_folds, self.split_seed)
+                held_out = np.flatnonzero(folds == self.fold).tolist()
             splits["train"] = trainval.take(np.flatnonzero(~np.isin(index, held_out)))
             splits["val"] = pictures.take(held_out)
+        elif self.num_folds is not None:
+            raise InputError(
+                f"data.num_folds={self.num_folds}: {self.root} says itself what its validation split is; "
+                "leave data.num_folds out"
+            )
+        if self.train_fraction < 1:
+            breeds = splits["train"].breeds
+            splits["train"] = splits["train"].take(stratified_holdout(breeds, self.train_fraction, self.split_seed))
         for split in SPLITS:
             if not splits[split]:
                 raise InputError(

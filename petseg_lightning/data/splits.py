@@ -29,6 +29,20 @@ def stratified_holdout(groups: Sequence[str], fraction: float, seed: int) -> lis
     return sorted(int(i) for group in sorted(members) for i in rng.permutation(members[group])[: counts[group]])
 
 
+def stratified_folds(groups: Sequence[str], num_folds: int, seed: int) -> np.ndarray:
+    """The fold of every index, integers (N,) in 0..num_folds-1.
+
+    The members of each group, in random order, are dealt to the folds in turn, group after group: so both the folds
+    and the shares that a group has in them differ by at most one.
+    """
+    rng = np.random.default_rng(seed)
+    names, group_of = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    dealt = np.concatenate([rng.permutation(np.flatnonzero(group_of == group)) for group in range(len(names))])
+    folds = np.empty(len(groups), np.int64)
+    folds[dealt] = np.arange(len(groups)) % num_folds
+    return folds
+
+
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index), this rank's share of the epoch; the order is a function of (seed, epoch) alone.
 

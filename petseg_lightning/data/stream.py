@@ -65,11 +65,11 @@ class StreamDataModule(SegmentationDataModule):
         target: see `pet_target`; for shards of other data than pets the masks hold the classes themselves.
         border: see `pet_target`.
         shuffle_buffer: how many encoded pictures each device holds to mix them.
-        options: see `SegmentationDataModule`; cache_dir is also where splits are unpacked, and val_fraction and
-            split_seed were decided when the shards were written.
+        options: see `SegmentationDataModule`; cache_dir is also where splits are unpacked, and what divides the
+            splits was decided when the shards were written.
 
     Raises:
-        InputError: webdataset is not installed, or no index.json of shards in this format.
+        InputError: webdataset is not installed, no index.json of shards in this format, or other splits are asked for.
     """
 
     decoded_splits = ("val", "test")
@@ -90,6 +90,11 @@ class StreamDataModule(SegmentationDataModule):
         super().__init__(
             root, pet_target(target, border) if part_names == PET_PARTS else own_target(part_names), **options
         )
+        if self.num_folds is not None or self.train_fraction < 1:
+            raise InputError(
+                f"data.num_folds={self.num_folds} data.train_fraction={self.train_fraction}: shards keep the splits "
+                "that they were written with; give both to petseg shard, or leave them out"
+            )
         self.shuffle_buffer = shuffle_buffer
         self.unpacked = (
             writable_cache(self.root) if self.cache_dir is None else Path(self.cache_dir)

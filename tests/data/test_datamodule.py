@@ -57,6 +57,37 @@ def test_the_split_depends_on_its_own_seed_only(tiny_pets):
     assert any(names(pets(root, split_seed=seed), "val") != first for seed in (1, 2, 3))
 
 
+def test_the_folds_validate_every_picture_once_and_train_on_the_others(tiny_pets):
+    root = tiny_pets(trainval=5)
+    official = [line.split()[0] for line in (root / LISTS / "trainval.txt").read_text().splitlines()]
+    validated = []
+    for fold in range(3):
+        datamodule = pets(root, num_folds=3, fold=fold, val_fraction=0.9)
+        held_out = names(datamodule, "val")
+        assert names(datamodule, "train") == [name for name in official if name not in held_out]
+        assert names(datamodule, "test") == names(pets(root), "test")
+        validated += held_out
+    assert sorted(validated) == sorted(official)
+
+
+def test_folds_need_a_split_to_divide(tiny_pets):
+    datamodule = pets(tiny_pets(), num_folds=3)
+    splits = {**pets(datamodule.root).splits}
+    datamodule.read_splits = lambda: splits  # which says itself what train and val are
+    with pytest.raises(InputError, match=r"^data\.num_folds=3: \S+ says itself .*; leave data\.num_folds out$"):
+        _ = datamodule.splits
+
+
+def test_a_part_of_the_training_pictures_has_every_breed_in_proportion(tiny_pets):
+    root = tiny_pets(trainval=5)
+    whole, half, quarter = (pets(root, val_fraction=0.2, train_fraction=share) for share in (1.0, 0.5, 0.25))
+    assert [len(names(part, "train")) for part in (whole, half, quarter)] == [16, 8, 4]
+    assert set(names(quarter, "train")) < set(names(half, "train")) < set(names(whole, "train"))
+    assert set(Counter(sample.breed for sample in quarter.splits["train"]).values()) == {1}
+    assert names(quarter, "val") == names(whole, "val")
+    assert fingerprint(root, train_fraction=0.5) != fingerprint(root)
+
+
 def test_the_contract_of_the_batches(tiny_pets):
     datamodule = pets(tiny_pets())
     (batches,) = epochs(datamodule, 1)

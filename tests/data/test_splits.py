@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from petseg_lightning.data.splits import PADDING, EpochSampler, stratified_holdout
+from petseg_lightning.data.splits import PADDING, EpochSampler, stratified_folds, stratified_holdout
 
 GROUPS = [name for name, size in {"a": 13, "b": 16, "c": 11, "d": 50, "e": 3, "f": 1}.items() for _ in range(size)]
 
@@ -42,6 +42,23 @@ def test_a_holdout_never_changes():
 def test_every_member_of_a_group_can_be_held_out():
     chosen = {i for seed in range(60) for i in stratified_holdout(["a"] * 6 + ["b"] * 4, 0.5, seed)}
     assert chosen == set(range(10))
+
+
+@pytest.mark.parametrize("num_folds", [2, 5, 94])
+def test_folds_and_the_groups_in_them_differ_by_one_at_most(num_folds):
+    folds = stratified_folds(GROUPS, num_folds, seed=0)
+    sizes = np.bincount(folds, minlength=num_folds)
+    assert sizes.sum() == len(GROUPS)
+    assert np.ptp(sizes) <= 1
+    for group in set(GROUPS):
+        assert np.ptp(np.bincount(folds[np.array(GROUPS) == group], minlength=num_folds)) <= 1
+
+
+def test_folds_are_a_random_function_of_their_arguments():
+    first = stratified_folds(GROUPS, 5, 7)
+    assert np.array_equal(stratified_folds(GROUPS, 5, 7), first)
+    assert not np.array_equal(stratified_folds(GROUPS, 5, 8), first)
+    assert {stratified_folds(GROUPS, 5, seed)[0] for seed in range(60)} == set(range(5))
 
 
 def indices(sampler: EpochSampler) -> list[int]:

@@ -466,3 +466,9 @@ def test_the_first_batch_does_not_wait_for_a_whole_shard(shards, monkeypatch):
     monkeypatch.setattr(stream_module, "_entry", lambda *arguments: read.append(1) or entry(*arguments))
     next(iter(stream(shards(size=18), shuffle_buffer=4).train_dataloader()))
     assert len(read) == 6  # a buffer of four, and two more for a batch of three
+
+
+@pytest.mark.parametrize("options", [{"num_folds": 3}, {"train_fraction": 0.5}])
+def test_shards_keep_the_splits_that_they_were_written_with(shards, options):
+    with pytest.raises(InputError, match=r"shards keep the splits that they were written with; give both to petseg"):
+        stream(shards(), **options)

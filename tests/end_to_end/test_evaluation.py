@@ -1,12 +1,14 @@
 """Scoring a checkpoint under every protocol, on other data, on several devices."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ from PIL import Image
 from petseg_lightning.config import compose
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import load_module, read_checkpoint
+from petseg_lightning.metrics.boundary import boundary_counts
 from petseg_lightning.module import CHECKPOINT_KEY
 from petseg_lightning.scoring import score_checkpoint
 
@@ -68,6 +71,48 @@ def test_protocols_recounted_pixel_by_pixel(trained_run, tmp_path):
     assert scores["confusion_matrix"] == matrix.tolist()
     assert scores["pet_iou"] == pytest.approx(matrix[1, 1] / (matrix.sum() - matrix[0, 0]))
     assert scores["accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
+
+
+@pytest.mark.parametrize("reading", ["species", "binary"])
+def test_boundaries_are_those_of_all_pictures_and_of_each(trained_run, tmp_path, reading):
+    """Predict the pictures again, sum the counts of their boundaries and divide, in plain Python."""
+    run = trained_run(reading)
+    metrics = score(tmp_path, f"ckpt={run}")["splits"]["test"]["boundary"]
+    module = load_module(run)
+    names, class_of_part = module.target.class_names, np.array(module.target.part_to_class)
+    cfg = compose("train", ["data=synthetic"])
+    from petseg_lightning.config import build
+
+    stored = read_checkpoint(run / "checkpoints/best.ckpt")[CHECKPOINT_KEY]["data"]
+    datamodule = build({**stored, "_target_": cfg.data._target_})
+    counts = []
+    for index in range(len(datamodule.splits["test"])):
+        image, parts = datamodule.pictures("test")[index]
+        with torch.no_grad():
+            prediction = module(torch.from_numpy(image.copy()).permute(2, 0, 1)[None]).argmax(1)[0].numpy()
+        counts.append(boundary_counts(class_of_part[parts], prediction, len(names)).tolist())
+
+    def ratios(row):
+        true, matched_true, predicted, matched_predicted, both, either = row
+        f_score = None
+        if true + predicted:
+            precision, recall = matched_predicted / (predicted or 1), matched_true / (true or 1)
+            f_score = 2 * precision * recall / (precision + recall or 1)
+        return f_score, both / either if either else None
+
+    def mean(values):
+        kept = [value for value in values if value is not None]
+        return sum(kept) / len(kept) if kept else math.nan
+
+    whole = [ratios(map(sum, zip(*rows, strict=True))) for rows in zip(*counts, strict=True)]
+    single = [[mean(column) for column in zip(*map(ratios, rows), strict=True)] for rows in counts]
+    table = pd.read_csv(tmp_path / "per_image.csv")
+    for i, key in enumerate(("f_score", "iou")):
+        assert metrics[key] == pytest.approx({name: row[i] for name, row in zip(names, whole, strict=True)})
+        assert metrics[f"mean_{key}"] == pytest.approx(mean(row[i] for row in whole))
+        assert table[f"boundary_{key}"].tolist() == pytest.approx([row[i] for row in single], rel=1e-5, nan_ok=True)
+        assert metrics[f"mean_image_{key}"] == pytest.approx(np.nanmean([row[i] for row in single]))
+    assert (metrics["tolerance_pixels"], metrics["band_pixels"]) == (1, 1)
 
 
 def test_two_devices_count_every_image_once_to_the_pixel(trained_run, tmp_path):

@@ -6,7 +6,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 SCALARS = {
     "train/loss", "train/images_per_second", "val/loss", "val/miou", "val/accuracy", "val/iou_pet",
-    "val/iou_background", "val/iou_border", "test/miou", "test/accuracy", "test/iou_border", "lr-Adam",
+    "val/iou_background", "val/iou_border", "test/miou", "test/accuracy", "test/iou_border", "test/boundary_f_score",
+    "test/boundary_iou", "lr-Adam",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from lightning import Callback
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
+from petseg_lightning import evaluation
 from petseg_lightning.config import compose
 from petseg_lightning.models.unet import UNet
 from petseg_lightning.training import train
@@ -259,3 +260,13 @@ def test_loggers_are_closed_when_a_training_fails(small_overrides, tmp_path, mon
     with pytest.raises(KilledError):
         train(compose("train", [*small_overrides, *killer], output_dir=tmp_path))
     assert closed[-1] == "failed"
+
+
+def test_the_pictures_of_a_run_show_the_model_in_evaluation_mode(train_small, tmp_path, monkeypatch):
+    """Of the test before them, Lightning leaves it in training mode: it would normalize by a single picture."""
+    modes = []
+    monkeypatch.setattr(evaluation, "write_pictures", lambda *args: modes.extend(m.training for m in args[1].modules()))
+    monkeypatch.setattr("petseg_lightning.training.write_report", lambda _: None)
+    train_small(tmp_path, "trainer.max_epochs=1")
+    assert modes
+    assert not any(modes)

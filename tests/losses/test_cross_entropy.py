@@ -16,8 +16,8 @@ def batch(ignored: int = 255) -> tuple[torch.Tensor, torch.Tensor]:
     return 20 * torch.randn(2, 3, 4, 5, generator=generator), masks
 
 
-def brute_force(logits, masks, weights, ignored=255) -> tuple[float, np.ndarray]:
-    """Loss and its gradient, pixel by pixel in float64."""
+def brute_force(logits, masks, weights, ignored=255, smoothing=0.0) -> tuple[float, np.ndarray]:
+    """Loss and its gradient, pixel by pixel in float64; smoothing weighs each class's share by its own weight."""
     logits, masks = logits.double().numpy(), masks.numpy()
     total, weight_sum, gradient = 0.0, 0.0, np.zeros_like(logits)
     for b, y, x in np.ndindex(masks.shape):
@@ -26,37 +26,41 @@ def brute_force(logits, masks, weights, ignored=255) -> tuple[float, np.ndarray]
             continue
         shifted = logits[b, :, y, x] - logits[b, :, y, x].max()
         probabilities = np.exp(shifted) / np.exp(shifted).sum()
-        total += weights[label] * (np.log(np.exp(shifted).sum()) - shifted[label])
+        truth = np.array(weights) * ((1 - smoothing) * np.eye(3)[label] + smoothing / 3)
+        total += truth @ (np.log(np.exp(shifted).sum()) - shifted)
         weight_sum += weights[label]
-        gradient[b, :, y, x] = weights[label] * (probabilities - np.eye(3)[label])
+        gradient[b, :, y, x] = truth.sum() * probabilities - truth
     return total / weight_sum, gradient / weight_sum
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("ignored", [255, -1])
-def test_loss_and_gradient_are_those_of_a_count_by_hand(weights, ignored):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_and_gradient_are_those_of_a_count_by_hand(weights, ignored, smoothing):
     logits, masks = batch(ignored)
     logits.requires_grad_()
-    loss = CrossEntropyLoss(weights, ignore_index=ignored)(logits, masks)
+    loss = CrossEntropyLoss(weights, smoothing, ignore_index=ignored)(logits, masks)
     loss.backward()
-    expected, gradient = brute_force(logits.detach(), masks, weights or [1, 1, 1], ignored)
+    expected, gradient = brute_force(logits.detach(), masks, weights or [1, 1, 1], ignored, smoothing)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(logits.grad.numpy(), gradient, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_loss_is_that_of_torch(weights):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_is_that_of_torch(weights, smoothing):
     logits, masks = batch()
     torch_weights = None if weights is None else torch.tensor(weights)
-    expected = torch.nn.CrossEntropyLoss(torch_weights, ignore_index=255)(logits, masks)
-    torch.testing.assert_close(CrossEntropyLoss(weights)(logits, masks), expected)
+    expected = torch.nn.CrossEntropyLoss(torch_weights, ignore_index=255, label_smoothing=smoothing)(logits, masks)
+    torch.testing.assert_close(CrossEntropyLoss(weights, smoothing)(logits, masks), expected)
 
 
 @pytest.mark.parametrize(("weights", "value"), [(None, 255), (WEIGHTS, 255), (WEIGHTS, 2)])
-def test_batch_in_which_nothing_counts_has_loss_and_gradient_zero(weights, value):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_batch_in_which_nothing_counts_has_loss_and_gradient_zero(weights, value, smoothing):
     logits, masks = batch()
     logits.requires_grad_()
-    loss = CrossEntropyLoss(weights)(logits, masks.fill_(value))
+    loss = CrossEntropyLoss(weights, smoothing)(logits, masks.fill_(value))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))

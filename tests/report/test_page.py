@@ -99,6 +99,49 @@ def test_confusion_matrix_shows_counts_and_shares_of_the_true_class(run_folder, 
     assert "pet 75.0% 300 25.0% 100 0.0% 0 background 0.1% 1 99.9% 1,998 0.1% 1 border 0.0% 0" in classes
 
 
+def test_boundaries_have_their_scores_and_say_how_near_is_near(run_folder):
+    classes = report(run_folder).text("classes")
+    assert "Boundary F-score pet 0.712 background 0.845 border 0.393 mean 0.650 Outlines" in classes
+    assert "Boundary IoU pet 0.437 background 0.615 border 0.271 mean 0.441 IoU of the bands" in classes
+    assert "matched within 2 pixels, 0.8% of the diagonal rounded up. Mean over single pictures: 0.631." in classes
+    assert "4 pixels wide, 2.0% of the diagonal. Mean over single pictures: 0.429." in classes
+    assert "Class Precision Recall pet 0.741 0.685 background 0.883 0.811 border 0.502 0.323" in classes
+    assert "is not scored: what is left" not in classes
+
+
+def test_boundaries_of_a_border_that_is_not_scored_say_so(run_folder, edit_metrics):
+    def rename(metrics):
+        metrics["headline"] = "binary_border_ignore"
+        for split in metrics["splits"].values():
+            split["protocols"]["binary_border_ignore"] = split["protocols"]["trimap"]
+
+    edit_metrics(rename)
+    assert "run through the border, which is not scored: what is left" in report(run_folder).text("classes")
+
+
+def test_runs_from_before_boundaries_were_measured_have_a_report(run_folder, edit_metrics):
+    edit_metrics(lambda m: m["splits"]["test"].pop("boundary"))
+    table = pd.read_csv(run_folder / "per_image.csv")
+    table.drop(columns=["boundary_f_score", "boundary_iou"]).to_csv(run_folder / "per_image.csv", index=False)
+    page = report(run_folder)
+    assert "Boundar" not in page.text("classes")
+    assert "IoU per class" in page.text("classes")
+
+
+def test_an_absent_boundary_is_a_dash(run_folder, edit_metrics):
+    def change(metrics):
+        boundary = metrics["splits"]["test"]["boundary"]
+        for key in ("f_score", "precision", "recall", "iou"):
+            boundary[key]["border"] = None
+        boundary["mean_f_score"] = boundary["mean_image_f_score"] = None
+
+    edit_metrics(change)
+    page = report(run_folder)
+    assert f"border {ABSENT} mean {ABSENT} Outlines" in page.text("classes")
+    assert f"Mean over single pictures: {ABSENT}." in page.text("classes")
+    assert not re.search(r"\b(nan|None)\b", " ".join(page.sections.values()))
+
+
 def test_page_is_self_contained_balanced_and_described(run_folder):
     page = report(run_folder)
     sources = [value for _, tag in page.tags for key, value in tag.items() if key in ("src", "srcset", "data")]
