@@ -147,6 +147,8 @@ RULES: dict[str, Rule] = {
     "model.depth": whole(1, 8),
     "model.last_channels": optional(whole(1)),
     "model.skip_connections": one_of(True, False),
+    "model.freeze_encoder": one_of(True, False),
+    "model.encoder_lr_scale": above(0),
     "loss.class_weights": any_of(one_of(None, "measured"), list_of("a list of weights, none below 0", at_least(0))),
     "loss.label_smoothing": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
     "loss.gamma": at_least(0),

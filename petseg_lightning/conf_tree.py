@@ -60,7 +60,7 @@ def explanation(name: str) -> str:
 
 
 def comment(key: str, option: str | None = None) -> str:
-    """What is written behind a key in conf/, in `option` of its group or else another."""
+    """What is written behind a key in conf/, in `option` of its group, or the root of that name, or else another."""
     group, _, leaf = key.rpartition(".")
     folder = config_dir() / group
     pattern = re.compile(rf"^\s*{re.escape(leaf)}:.*?\s#\s*(.+)$", re.MULTILINE)

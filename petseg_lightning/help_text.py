@@ -99,5 +99,6 @@ def _keys(door: str, cfg: DictConfig) -> list[tuple[str, str]]:
     ]
     common = [key for key in COMMON_KEYS if key in flat]
     return [
-        (f"{key}={shown(flat[key])}", comment(key, groups(door).get(key.partition(".")[0]))) for key in [*own, *common]
+        (f"{key}={shown(flat[key])}", comment(key, groups(door).get(key.partition(".")[0], door)))
+        for key in [*own, *common]
     ]

@@ -148,7 +148,7 @@ def test_build_turns_what_cannot_be_made_into_one_line():
             "base_channels=8 epochs=3 model=unett data.cache=none imgsz=5",
             [
                 "model has no option unett, did you mean model=unet? "
-                "(options: fcn, unet, unet_no_skip, unet_paper)",
+                "(options: fcn, smp, unet, unet_no_skip, unet_paper)",
                 "unknown key base_channels, did you mean model.base_channels?",
                 "unknown key epochs, did you mean trainer.max_epochs?",
                 "unknown key imgsz, did you mean data.image_size?",
@@ -188,7 +188,7 @@ def test_build_turns_what_cannot_be_made_into_one_line():
         ("-m trainer.max_epoch=1,2", ["unknown key trainer.max_epoch, did you mean trainer.max_epochs?"]),
         (
             "-m model=unet,fcnn",
-            ["model has no option fcnn, did you mean model=fcn? (options: fcn, unet, unet_no_skip, unet_paper)"],
+            ["model has no option fcnn, did you mean model=fcn? (options: fcn, smp, unet, unet_no_skip, unet_paper)"],
         ),
         (
             "data.image_size=0 data.val_fraction=1.5",

@@ -82,7 +82,7 @@ def test_an_unknown_key_without_likeness_says_where_to_look():
 
 def test_an_unknown_option_is_answered_with_all_options():
     assert unknown_option("model", "unett") == (
-        "model has no option unett, did you mean model=unet? (options: fcn, unet, unet_no_skip, unet_paper)"
+        "model has no option unett, did you mean model=unet? (options: fcn, smp, unet, unet_no_skip, unet_paper)"
     )
     assert "did you mean" not in unknown_option("model", "zzz")
     assert unknown_option("experiment", None).startswith("experiment=null is no option: leave experiment out")

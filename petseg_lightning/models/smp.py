@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
-from types import ModuleType
 from typing import Any, Self
 
 import torch.nn.functional as F
@@ -117,7 +116,7 @@ class EvenConv2d(nn.Conv2d):
 
 def _build(arch: str, encoder: str, num_classes: int, options: Mapping[str, Any], pretrained: bool) -> Any:
     """The network of smp, for images whose sides are multiples of its stride, of whatever size."""
-    smp = _smp()
+    import segmentation_models_pytorch as smp
     from timm.layers import Conv2dSame
 
     architectures = smp.MODEL_ARCHITECTURES_MAPPING
@@ -149,7 +148,9 @@ def _build(arch: str, encoder: str, num_classes: int, options: Mapping[str, Any]
 
 def _download(make: Callable[[str | bool], Any], encoder: str, name: str) -> Any:
     """The network with the weights that its library downloads."""
-    own = _smp().encoders.encoders.get(name)
+    from segmentation_models_pytorch.encoders import encoders
+
+    own = encoders.get(name)
     weights = True if own is None else next(iter(own["pretrained_settings"]))
     try:
         with _hub():
@@ -183,11 +184,11 @@ def _hub() -> Iterator[None]:
 def _load(encoder: Any, place: str) -> None:
     """Load the weights of a file into an encoder of smp."""
     import timm
+    from segmentation_models_pytorch.encoders import TimmUniversalEncoder, TimmViTEncoder
 
     file = find_weights(place)
     tensors = read_weights(file)
-    kinds = _smp().encoders
-    if isinstance(encoder, kinds.TimmUniversalEncoder | kinds.TimmViTEncoder):
+    if isinstance(encoder, TimmUniversalEncoder | TimmViTEncoder):
         load_weights(encoder.model, tensors, lambda: timm.create_model(encoder.name), str(file))
     else:
         load_weights(encoder, tensors, lambda: encoder, str(file))
@@ -196,13 +197,13 @@ def _load(encoder: Any, place: str) -> None:
 def _name_in_smp(encoder: str) -> str:
     """The name that smp knows an encoder by; where timm and smp have the same name, timm's."""
     import timm
+    from segmentation_models_pytorch.encoders import encoders
 
-    own = _smp().encoders.encoders
     name = encoder.removeprefix(TIMM)
     if timm.is_model(name):
         return TIMM + name
-    if encoder not in own:
-        raise _unknown("encoder", encoder, [*timm.list_models(), *own])
+    if encoder not in encoders:
+        raise _unknown("encoder", encoder, [*timm.list_models(), *encoders])
     return encoder
 
 
@@ -213,13 +214,3 @@ def _unknown(key: str, value: str, names: list[str]) -> InputError:
 
 def _words(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _smp() -> ModuleType:
-    try:
-        import segmentation_models_pytorch
-    except ImportError as error:
-        raise InputError(
-            "model=smp needs segmentation_models_pytorch: pip install segmentation-models-pytorch"
-        ) from error
-    return segmentation_models_pytorch

@@ -8,7 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
 from torch import nn
 
 from petseg_lightning.config import compose
@@ -21,8 +24,6 @@ from petseg_lightning.models.smp import SMP, EvenConv2d
 from petseg_lightning.models.unet import UNet
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.training import train
-
-timm = pytest.importorskip("timm")
 
 ENCODER = "resnet10t"  # small
 NARROW = {"decoder_intermediate_channels": [8, 8, 8, 8], "decoder_fusion_channels": 8}
@@ -134,8 +135,6 @@ def test_a_wrong_value_is_one_line(arguments, message):
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("prefix", ["", "network.model.encoder.model."])
 def test_weights_by_name_whatever_their_prefix(prefix, suffix, tmp_path, caplog):
-    from safetensors.torch import save_file
-
     weights, file = whole_model(), tmp_path / f"weights{suffix}"
     save = torch.save if suffix == ".pth" else save_file
     save({prefix + name: tensor for name, tensor in weights.items()}, file)
@@ -208,8 +207,6 @@ def test_a_file_that_is_no_state_dict_is_refused_and_not_executed(name, tmp_path
 
 
 def test_downloads_fail_at_once_where_there_is_no_network(monkeypatch, tmp_path):
-    from huggingface_hub import constants
-
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody answers
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for encoder in (ENCODER, "mobilenet_v2"):
