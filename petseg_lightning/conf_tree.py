@@ -60,13 +60,17 @@ def explanation(name: str) -> str:
 
 
 def comment(key: str, option: str | None = None) -> str:
-    """What is written behind a key in conf/, in `option` of its group, or the root of that name, or else another."""
+    """What is written behind a key in conf/, in `option` of its group, or the root of that name, or else another.
+
+    Of others, one that wants the key to be given (`???`) comes first.
+    """
     group, _, leaf = key.rpartition(".")
     folder = config_dir() / group
-    pattern = re.compile(rf"^\s*{re.escape(leaf)}:.*?\s#\s*(.+)$", re.MULTILINE)
+    pattern = re.compile(rf"^\s*{re.escape(leaf)}:(.*?)\s#\s*(.+)$", re.MULTILINE)
     files = (folder if folder.is_dir() else config_dir()).glob("*.yaml")
-    found = (pattern.search(f.read_text("utf-8")) for f in sorted(files, key=lambda f: (f.stem != option, f)))
-    return next((match[1] for match in found if match), "")
+    found = ((f, pattern.search(f.read_text("utf-8"))) for f in files)
+    ranked = sorted((f.stem != option, "???" not in match[1], f, match[2]) for f, match in found if match)
+    return ranked[0][-1] if ranked else ""
 
 
 def options_with(key: str) -> list[str]:

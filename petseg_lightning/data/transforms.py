@@ -2,6 +2,7 @@
 
 import os
 import random
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import cv2
 import numpy as np
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks PyPI for the newest version
-import albumentations as A
+with warnings.catch_warnings(action="ignore"):  # a library that it imports wants yet another one in notebooks
+    import albumentations as A
 
 cv2.setNumThreads(1)  # the workers of a loader are its threads; OpenCV's own in each of them are too many
 
