@@ -220,7 +220,10 @@ def require_comparable(runs: Sequence[Run]) -> None:
         if len(groups) > 1:
             differing.append(f"{fact}: {', '.join(_described(value, group) for value, group in groups.items())}")
     if differing:
-        raise InputError(f"these runs were scored on different things ({'; '.join(differing)}): compare those of one")
+        raise InputError(
+            f"these runs were scored on different things ({'; '.join(differing)}): compare runs of the same data, "
+            "resolution and classes; another data.fold or data.train_fraction is other data, too"
+        )
 
 
 def _described(value: Any, runs: Sequence[Run]) -> str:

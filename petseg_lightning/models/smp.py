@@ -208,6 +208,7 @@ def _name_in_smp(encoder: str) -> str:
 
 
 def _unknown(key: str, value: str, names: list[str]) -> InputError:
+    names = sorted(set(names))
     near = get_close_matches(value, names, n=3, cutoff=0.4) or names[:3]
     return InputError(f"model.{key}={value} is none of the {len(names)} that there are; the nearest: {', '.join(near)}")
 
