@@ -31,7 +31,7 @@ WORTH_MEASURING = 200  # steps; a shorter training is over before a choice has p
 WORTH_COMPILING = 600.0  # seconds of training, since compiling takes up to one minute
 MIN_GAIN = 1.1  # how many times faster than the plain way another one must be
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-FEW_CHANNELS = 8
+FEW_CHANNELS = 8  # fewer of them, last in memory, do not fill a vector of a CPU
 CPU_BATCH = 4  # pictures: per picture as fast as more of them, and measured sooner
 
 
@@ -203,8 +203,7 @@ def training_step(
 def lay_channels_last(network: nn.Module) -> None:
     """Order the values of a network's weights, and so those of its features, with the channels last.
 
-    On a CPU, batch normalization of so few channels that they do not fill a vector gets channels first all the same,
-    which is ten times faster there.
+    On a CPU, batch normalization of few channels gets them first all the same, which is ten times faster there.
     """
     network.to(memory_format=torch.channels_last)
     for layer in network.modules():

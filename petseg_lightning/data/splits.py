@@ -35,11 +35,10 @@ def stratified_folds(groups: Sequence[str], num_folds: int, seed: int) -> np.nda
     The members of each group, in random order, are dealt to the folds in turn, group after group: so both the folds
     and the shares that a group has in them differ by at most one.
     """
-    rng = np.random.default_rng(seed)
-    names, group_of = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    dealt = np.concatenate([rng.permutation(np.flatnonzero(group_of == group)) for group in range(len(names))])
+    _, group_of = np.unique(np.array(groups, dtype=str), return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(groups))
     folds = np.empty(len(groups), np.int64)
-    folds[dealt] = np.arange(len(groups)) % num_folds
+    folds[order[np.argsort(group_of[order], kind="stable")]] = np.arange(len(groups)) % num_folds
     return folds
 
 

@@ -58,6 +58,7 @@ def test_folds_are_a_random_function_of_their_arguments():
     first = stratified_folds(GROUPS, 5, 7)
     assert np.array_equal(stratified_folds(GROUPS, 5, 7), first)
     assert not np.array_equal(stratified_folds(GROUPS, 5, 8), first)
+    assert len(stratified_folds([], 5, 7)) == 0
     assert {stratified_folds(GROUPS, 5, seed)[0] for seed in range(60)} == set(range(5))
 
 
