@@ -75,9 +75,10 @@ class PartsProfiler(SimpleProfiler):
 def measure_training(cfg: DictConfig) -> dict[str, Any] | None:
     """Images per second of the training and of plain loops, in turn; None on the devices other than the first.
 
-    Contestants: `plain` (fp32, eager, channels first, in a process of its own), `same` (the plain loop with the
-    settings of the training), `network` (that on one batch again and again) and `training`. On several devices:
-    `alone`, the plain loop on the first one with the settings of the training, and `training` on all.
+    Contestants: `plain` (fp32, eager, channels first, in a process of its own), `network` (the plain loop with the
+    settings of the training on one batch again and again), `same` (that on all batches; last, so that the machine is
+    in the same mood for the training beside which it is read) and `training`. On several devices: `alone`, the plain
+    loop on the first one with the settings of the training, and `training` on all.
     """
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
@@ -93,7 +94,7 @@ def measure_training(cfg: DictConfig) -> dict[str, Any] | None:
         plain = PlainProcess(*_loop_arguments(cfg, plain_network, module, datamodule, None, device))
         same = PlainLoop(*_loop_arguments(cfg, module.network, module, datamodule, compute, device))
         batches = _batches(plain.steps, cfg.seconds, -(-datamodule.counts["train"] // batch_size))
-        contest = Contest({"plain": plain.steps, "same": same.steps, "network": same.steps_on_one})
+        contest = Contest({"plain": plain.steps, "network": same.steps_on_one, "same": same.steps})
     training = Throughput()
     trainer = _trainer(cfg, compute, [contest, training], max_epochs=cfg.rounds + 1, limit_train_batches=batches)
     trainer.fit(module, datamodule)

@@ -33,7 +33,7 @@ def confusion_counts(predictions: Tensor, masks: Tensor, num_rows: int, num_colu
     true, predicted = _clipped(masks.to(dtype), num_rows), _clipped(predictions.to(dtype), num_columns)  # (B, H, W)
     table = _bincount((true * width + predicted).flatten(1), cells).unflatten(1, (num_rows + 1, width))
     counts = table[:, :num_rows, :num_columns]
-    only_ignored = table.sum() - counts.sum() == (masks == IGNORE).sum()
+    only_ignored = table.sum() - counts.sum() == (masks == IGNORE).count_nonzero()
     if masks.is_cuda:
         torch._assert_async(only_ignored, "a true or predicted class is out of range")
     elif not only_ignored:
