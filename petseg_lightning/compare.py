@@ -4,11 +4,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from petseg_lightning.comparing.folders import wanted_runs
 from petseg_lightning.config import door
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Compare as configured; see `petseg_lightning.comparing.run.compare`."""
+    wanted_runs(cfg)  # before seconds of imports
     from petseg_lightning.comparing.run import compare
 
     return compare(cfg)

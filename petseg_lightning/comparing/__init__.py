@@ -1,1 +1,1 @@
-"""Comparing trainings: run folders -> settings and their seeds -> intervals and tests -> tables and a page."""
+"""Comparing trainings: run folders -> settings and their runs -> intervals and tests -> tables and a page."""

@@ -9,9 +9,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from petseg_lightning.comparing.page import render
+from petseg_lightning.comparing.tables import markdown, print_places
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import write_text
 from petseg_lightning.report.run_folder import RunFolder
+
+COLUMNS = ("claim", "paper", "holds if", "measured", "holds")
 
 
 class ClaimError(InputError):
@@ -60,7 +64,7 @@ def share_above(run: RunFolder, higher: str, lower: str) -> float | None:
 
 
 def check_claims(claims: Iterable[Claim], run: RunFolder, folder: Path) -> pd.DataFrame:
-    """Print every claim beside what was measured, and write claims.csv into `folder`.
+    """Print every claim beside what was measured, and write claims.csv, claims.md and index.html into `folder`.
 
     Raises:
         ClaimError: one does not hold, or was not measured.
@@ -77,31 +81,48 @@ def check_claims(claims: Iterable[Claim], run: RunFolder, folder: Path) -> pd.Da
         for claim, value in measured
     )
     write_text(folder / "claims.csv", table.to_csv(index=False, float_format="%.6g"))
-    _print(measured, run)
+    lines = _lines(measured)
+    origin = _origin(run)
+    write_text(folder / "claims.md", markdown(COLUMNS, lines) + "\n" + "  \n".join(origin) + "\n")
+    values = {"folder": folder, "lines": lines, "columns": COLUMNS, "origin": origin}
+    page = render(folder / "index.html", "claims.html.j2", **values)
+    _print(lines, origin)
+    print_places(page, folder)
     failed = [f"{one.text}: {_number(value)}, not {one.reading}" for one, value in measured if not one.holds(value)]
     if failed:
         raise ClaimError(f"{len(failed)} of {len(measured)} claims do not hold ({'; '.join(failed)})")
     return table
 
 
-def _print(measured: Sequence[tuple[Claim, float | None]], run: RunFolder) -> None:
-    console = Console()
-    table = Table(title="The claims", title_justify="left", title_style="bold")
-    for column in ("claim", "paper", "holds if", "measured", "holds"):
-        table.add_column(column, justify="right" if column in ("paper", "measured") else "left")
-    for claim, value in measured:
-        verdict = "[green]yes[/]" if claim.holds(value) else "[red]no[/]"
-        table.add_row(claim.text, _number(claim.paper), claim.reading, _number(value), verdict)
-    console.print(table)
+def _lines(measured: Sequence[tuple[Claim, float | None]]) -> list[list[str]]:
+    """Of the table, a cell for each of `COLUMNS`."""
+    return [
+        [one.text, _number(one.paper), one.reading, _number(value), "yes" if one.holds(value) else "no"]
+        for one, value in measured
+    ]
+
+
+def _origin(run: RunFolder) -> list[str]:
+    """Where it was measured, and on what."""
     data, metrics = run.environment.get("data", {}), run.metrics
     splits = ", ".join(f"{values['num_images']:,} {split}" for split, values in metrics["splits"].items())
     classes = metrics.get("target_label", " / ".join(metrics["class_names"]))
-    console.print(f"measured in {run.path}", soft_wrap=True, highlight=False)
-    console.print(
+    return [
+        f"measured in {run.path}",
         f"of {data.get('source', 'unknown data')}: {splits} pictures; classes {classes}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    ]
+
+
+def _print(lines: Sequence[Sequence[str]], origin: Sequence[str]) -> None:
+    console = Console()
+    table = Table(title="The claims", title_justify="left", title_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in ("paper", "measured") else "left")
+    for *cells, verdict in lines:
+        table.add_row(*cells, f"[green]{verdict}[/]" if verdict == "yes" else f"[red]{verdict}[/]")
+    console.print(table)
+    for line in origin:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _number(value: float | None) -> str:

@@ -32,7 +32,7 @@ class Comparison:
     """Whether `p_holm` is small enough; the interval then excludes zero."""
 
     @property
-    def seeds_are_known(self) -> bool:
+    def is_repeated(self) -> bool:
         """Whether each setting was trained more than once; else nothing is said about training again."""
         return min(len(self.first.runs), len(self.second.runs)) > 1
 
@@ -44,10 +44,10 @@ class Comparison:
         """The verdict, with these names for the settings."""
         better = first if self.result.value > 0 else second
         text = f"{better} is better" if self.is_evidence else "no evidence of a difference"
-        return text if self.seeds_are_known else f"{text}, as trained once"
+        return text if self.is_repeated else f"{text}, as trained once"
 
     def disagreements(self, number: int) -> pd.DataFrame:
-        """The pictures whose mean IoU, the mean over the seeds, differs most: row, name, first, second, difference."""
+        """The pictures whose mean IoU, the mean over the runs, differs most: row, name, first, second, difference."""
         first, second = (_picture_scores(setting) for setting in (self.first, self.second))
         names = self.first.runs[0].folder.per_image["name"]
         table = pd.DataFrame({"row": names.index, "name": names, "first": first, "second": second})

@@ -1,19 +1,25 @@
 """The page of a comparison, in the style of the report."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 import petseg_lightning.report.page as report
 from petseg_lightning.comparing.comparisons import Comparison
 from petseg_lightning.comparing.runs import WITHOUT_EFFECT, Setting, Skipped, differences
+from petseg_lightning.comparing.statistics import Difference
 from petseg_lightning.comparing.tables import interval, p_text
 from petseg_lightning.conf_tree import shown
 from petseg_lightning.files import write_text
+
+BREAKS = re.compile(r"(?<=[=,/_:])(?=\w)|(?<=\.)(?=[^\W\d])")  # of long names, never in a number
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,32 @@ def write_page(
         notes: what has to be known to read the tables, a sentence each.
         options: `confidence`, `resamples` and whether the counts are `exact`.
     """
+    rows, best = board.to_dict("records"), settings[0]
+    return render(
+        folder / "index.html",
+        "template.html.j2",
+        folder=folder,
+        settings=settings,
+        rows=rows,
+        numbers={setting.label: number for number, setting in enumerate(settings, 1)},
+        leaders=[row["setting"] for row in rows if f"{row['miou']:.3f}" == f"{rows[0]['miou']:.3f}"],
+        rivals=[one for one, _ in comparisons if best in (one.first, one.second) and not one.is_evidence],
+        classes=settings[0].runs[0].folder.metrics["class_names"],
+        metrics=settings[0].runs[0].folder.metrics,
+        comparisons=comparisons,
+        differences=differences,
+        interval=interval,
+        extent=_extent([one.result for one, _ in comparisons]),
+        has_folds=any(run.fold is not None for setting in settings for run in setting.runs),
+        skipped=skipped,
+        notes=notes,
+        without_effect=WITHOUT_EFFECT,
+        **options,
+    )
+
+
+def render(path: Path, template: str, **values: Any) -> Path:
+    """Write a page from a template of this folder, in the style of the report."""
     environment = Environment(
         loader=FileSystemLoader([Path(__file__).parent, Path(report.__file__).parent]),
         autoescape=True,
@@ -54,23 +86,26 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=report.number, signed=report.signed, embed=report.embed, shown=shown, p_text=p_text
+        number=report.number,
+        signed=report.signed,
+        embed=report.embed,
+        shown=shown,
+        p_text=p_text,
+        breakable=breakable,
     )
-    html = environment.get_template("template.html.j2").render(
-        folder=folder,
-        settings=settings,
-        rows=board.to_dict("records"),
-        classes=settings[0].runs[0].folder.metrics["class_names"],
-        metrics=settings[0].runs[0].folder.metrics,
-        comparisons=comparisons,
-        differences=differences,
-        interval=interval,
-        extent=max((max(abs(one.result.low), abs(one.result.high)) for one, _ in comparisons), default=0) or 1,
-        skipped=skipped,
-        notes=notes,
-        without_effect=WITHOUT_EFFECT,
-        **options,
-    )
-    path = folder / "index.html"
-    write_text(path, html.lstrip())
+    write_text(path, environment.get_template(template).render(values).lstrip())
     return path
+
+
+def breakable(text: Any) -> Markup:
+    """A name that goes on in the next line after a space, else after a sign, never within a word or a number."""
+    parts = (Markup("<wbr>").join(map(escape, BREAKS.split(part))) for part in str(text).split(" "))
+    return Markup(" ").join(Markup('<span class="part">{}</span>').format(part) for part in parts)
+
+
+def _extent(results: Sequence[Difference]) -> float:
+    """Half of the scale on which differences are drawn: of all intervals, but for those that would dwarf the others."""
+    ends = [max(abs(one.low), abs(one.high)) for one in results]
+    if not any(ends):
+        return 1.0
+    return max(min(max(ends), 3 * median(ends)), *(abs(one.value) for one in results)) or max(ends)

@@ -19,7 +19,7 @@ from petseg_lightning.run_pictures import predict_item
 
 
 def write_pictures(folder: Path, rows: Mapping[str, Iterable[int]], settings: Mapping[str, Setting]) -> None:
-    """Write `<row>_image.jpg`, `<row>_truth.png` and `<row>_<key>.png`, the prediction of the setting's first seed.
+    """Write `<row>_image.jpg`, `<row>_truth.png` and `<row>_<key>.png`, the prediction of the setting's first run.
 
     Nothing is downloaded or drawn: the data must be where the training found them.
 

@@ -6,22 +6,14 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig
-from rich.console import Console
 
 from petseg_lightning.comparing.claims import check_claims
 from petseg_lightning.comparing.comparisons import Comparison, choose_pairs, compare_pairs, have_counts
+from petseg_lightning.comparing.folders import wanted_runs
 from petseg_lightning.comparing.page import Disagreement, write_page
-from petseg_lightning.comparing.runs import (
-    Setting,
-    Skipped,
-    find_baseline,
-    find_folders,
-    group,
-    read_runs,
-    require_comparable,
-)
-from petseg_lightning.comparing.tables import comparison_table, leaderboard, print_tables, write_tables
-from petseg_lightning.config import build, plain
+from petseg_lightning.comparing.runs import Setting, find_baseline, group, read_runs, require_comparable
+from petseg_lightning.comparing.tables import comparison_table, leaderboard, print_places, print_tables, write_tables
+from petseg_lightning.config import build
 from petseg_lightning.errors import InputError
 from petseg_lightning.report.run_folder import RunFolder
 
@@ -38,14 +30,12 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: nothing to compare, runs that cannot be compared, a claim that does not hold.
     """
-    folder = Path(cfg.paths.output_dir)
+    folder, wanted = Path(cfg.paths.output_dir), wanted_runs(cfg)
     if cfg.get("claims") is not None:
-        if cfg.run is None:
-            raise InputError("claims= holds one run against claims: add run=<run folder>")
-        return {"claims": check_claims(build(cfg.claims).values(), RunFolder.read(Path(cfg.run)), folder)}
-    if cfg.runs is None:
-        raise InputError("nothing to compare: add 'runs=<run folders, sweeps or a glob>', or claims=paper run=<folder>")
-    settings, skipped = _read(plain(cfg)["runs"])
+        return {"claims": check_claims(build(cfg.claims).values(), RunFolder.read(wanted[0]), folder)}
+    runs, skipped = read_runs(wanted)
+    require_comparable(runs)
+    settings = group(runs)
     baseline = None if cfg.baseline is None else find_baseline(settings, str(cfg.baseline))
     pairs = choose_pairs(settings, baseline, cfg.max_pairs)
     statistics = {"confidence": cfg.confidence, "resamples": cfg.resamples}
@@ -58,19 +48,8 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     print_tables(board, comparisons, skipped, notes, cfg.confidence)
     options = statistics | {"exact": have_counts(settings)}
     page = write_page(folder, settings, board, list(zip(comparisons, pictures, strict=True)), skipped, notes, options)
-    console = Console()
-    console.print(f"page        {page}", soft_wrap=True, highlight=False)
-    console.print(f"run folder  {folder}", soft_wrap=True, highlight=False)
+    print_places(page, folder)
     return {"leaderboard": board, "comparisons": table}
-
-
-def _read(patterns: Any) -> tuple[list[Setting], list[Skipped]]:
-    runs, skipped = read_runs(find_folders(patterns if isinstance(patterns, list) else str(patterns)))
-    if not runs:
-        reasons = "; ".join(f"{one.path}: {one.reason}" for one in skipped)
-        raise InputError(f"no finished training among the runs ({reasons}): wait for them, or give others")
-    require_comparable(runs)
-    return group(runs), skipped
 
 
 def _notes(settings: Sequence[Setting], comparisons: Sequence[Comparison]) -> list[str]:
@@ -83,10 +62,15 @@ def _notes(settings: Sequence[Setting], comparisons: Sequence[Comparison]) -> li
             "Differences are of the mean over pictures, not of the headline: a run here, of an older version, "
             "did not count the intersections and unions of its pictures."
         )
-    if not all(one.seeds_are_known for one in comparisons):
+    if not all(one.is_repeated for one in comparisons):
         notes.append(
-            "A setting with one seed: its intervals are about other test pictures, not about training again. Train it "
-            "with several, e.g. petseg train -m seed=0,1,2."
+            "A setting with one run: its intervals are about other test pictures, not about training again. Train it "
+            "with several seeds, e.g. petseg train -m seed=0,1,2."
+        )
+    if any(run.fold is not None for setting in settings for run in setting.runs):
+        notes.append(
+            "The runs of a setting are its folds and seeds. Folds share most of their training pictures, so intervals "
+            "are somewhat too narrow."
         )
     runs = [run.folder.environment for setting in settings for run in setting.runs]
     for what, values in (

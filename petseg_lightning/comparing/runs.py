@@ -1,10 +1,10 @@
-"""Trainings as they are compared: run folders, grouped into settings whose seeds are the repetitions."""
+"""Trainings as they are compared: run folders, grouped into settings whose seeds and folds are the repetitions."""
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,14 @@ import numpy as np
 import yaml
 from omegaconf import OmegaConf
 
+from petseg_lightning.comparing.folders import unusable
+from petseg_lightning.effect import WITHOUT_EFFECT, effective_values, is_below
 from petseg_lightning.errors import InputError
 from petseg_lightning.report.run_folder import RunFolder
 
-CONFIG = Path(".hydra", "config.yaml")
 ABSENT = "(no such key)"
-WITHOUT_EFFECT = (  # on the scores: keys, with all below them, that are no part of a setting
-    "seed",  # it tells the repetitions of a setting apart
-    "ckpt_path",  # a resumed training ends where an undisturbed one does
-    "paths",
-    "logger",
-    "data.root",  # the fingerprint of the data is compared
-    "data.download",
-    "data.cache",
-    "data.cache_dir",
-    "data.num_workers",
-    "callbacks.best_checkpoint.dirpath",
-    "callbacks.last_checkpoint",
-    "callbacks.learning_rate",
-    "callbacks.model_summary",
-    "callbacks.progress_bar",
-    "callbacks.validation_pictures",
-    "trainer.enable_model_summary",
-    "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
-)
+REPETITION = ("seed", "data.fold")  # what tells the repetitions of a setting apart
+NO_SETTING = (*WITHOUT_EFFECT, *REPETITION, "sweep")
 
 
 @dataclass(frozen=True)
@@ -46,10 +28,17 @@ class Run:
 
     folder: RunFolder
     seed: int
+    fold: int | None
+    """Of a cross-validation."""
     values: dict[str, Any]
     """Its setting: the values of the resolved config by dotted key, without those that have no effect."""
     overrides: tuple[str, ...]
     """Those of its overrides that belong to the setting."""
+
+    @property
+    def repetition(self) -> str:
+        """Which of its setting it is, in words."""
+        return f"seed {self.seed}" if self.fold is None else f"seed {self.seed}, fold {self.fold}"
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -77,7 +66,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Setting:
-    """Trainings that differ in their seed alone, and a short name that no other setting has."""
+    """Trainings that differ in nothing but seed and fold, and a short name that no other setting has."""
 
     label: str
     runs: tuple[Run, ...]
@@ -86,74 +75,32 @@ class Setting:
     def values(self) -> dict[str, Any]:
         return self.runs[0].values
 
-    @property
-    def seeds(self) -> list[int]:
-        return [run.seed for run in self.runs]
-
     def mean(self, name: str) -> float:
-        """The mean over seeds of a headline score of the test split."""
+        """The mean over the runs of a headline score of the test split."""
         return float(np.mean([run.scores[name] for run in self.runs]))
-
-
-def find_folders(patterns: str | Iterable[str]) -> list[Path]:
-    """The run folders that paths and globs mean; a folder that is none stands for all those below it.
-
-    Raises:
-        InputError: a path or glob that matches no folder, or folders without a run.
-    """
-    folders: dict[Path, None] = {}
-    for pattern in [patterns] if isinstance(patterns, str) else map(str, patterns):
-        names = [pattern] if Path(pattern).is_dir() else sorted(glob(pattern, recursive=True))  # noqa: PTH207 - absolute
-        matched = [path for path in map(Path, names) if path.is_dir()]
-        if not matched:
-            raise InputError(f"runs={pattern} matches no folder: give run folders, sweeps, or a glob of them in quotes")
-        found = [folder for path in matched for folder in _runs_in(path)]
-        if not found:
-            raise InputError(
-                f"{pattern} is no run folder and holds none ({CONFIG} is missing): give folders that petseg train left"
-            )
-        folders |= dict.fromkeys(found)
-    return sorted(folders, key=_in_natural_order)
-
-
-def _runs_in(path: Path) -> list[Path]:
-    return [path] if (path / CONFIG).is_file() else [config.parents[1] for config in path.rglob(str(CONFIG))]
-
-
-def _in_natural_order(path: Path) -> list[tuple[int, str]]:
-    """Job 2 of a sweep comes before job 10."""
-    return [(int(part) if part.isdigit() else -1, part) for part in path.parts]
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[Skipped]]:
     """Read the trainings that ended, and say of the others why they are left out.
 
-    A seed that a setting has twice is no second repetition: the run that finished last stands for it.
+    A seed and fold that a setting has twice are no second repetition: the run that finished last stands for them.
 
     Raises:
         InputError: a damaged file of a run.
     """
-    runs: dict[tuple[str, int], Run] = {}
+    runs: dict[tuple[str, str], Run] = {}
     skipped = []
     for path in folders:
-        if (reason := _unusable(path)) is not None:
+        if (reason := unusable(path)) is not None:
             skipped.append(Skipped(path, reason))
             continue
         run = _read(path)
-        identity = (json.dumps(run.values, sort_keys=True, default=str), run.seed)
+        identity = (json.dumps(run.values, sort_keys=True, default=str), run.repetition)
         if identity in runs:
             older, run = sorted((runs[identity], run), key=_finished)
-            skipped.append(Skipped(older.folder.path, f"the setting and seed of {run.folder.path} again"))
+            skipped.append(Skipped(older.folder.path, f"trained again in {run.folder.path}"))
         runs[identity] = run
     return list(runs.values()), skipped
-
-
-def _unusable(path: Path) -> str | None:
-    job = path / ".hydra" / "hydra.yaml"
-    name = OmegaConf.select(OmegaConf.load(job), "hydra.job.name") if job.is_file() else "train"
-    if name != "train":
-        return f"a run of {name}, not a training"
-    return None if (path / "metrics.json").is_file() else "unfinished (no metrics.json)"
 
 
 def _read(path: Path) -> Run:
@@ -165,35 +112,16 @@ def _read(path: Path) -> Run:
         values, overrides = setting_values(config), yaml.safe_load(folder.overrides) or []
     except yaml.YAMLError as error:
         raise InputError(f"{path}/.hydra cannot be read ({error}): leave the run out of runs=") from error
-    kept = tuple(text for text in overrides if not _has_no_effect(text.lstrip("+~").partition("=")[0]))
-    return Run(folder, int(OmegaConf.select(config, "seed", default=0)), values, kept)
+    kept = tuple(text for text in overrides if not is_below(text.lstrip("+~").partition("=")[0], NO_SETTING))
+    seed, fold = int(OmegaConf.select(config, "seed", default=0)), None
+    if values.get("data.num_folds") is not None:
+        fold = int(OmegaConf.select(config, "data.fold", default=0))
+    return Run(folder, seed, fold, values, kept)
 
 
 def setting_values(config: Any) -> dict[str, Any]:
     """The resolved values of a training's config by dotted key, without those that do not change its result."""
-    values = {}
-    for key, value in _leaves(OmegaConf.to_container(config)):
-        if not _has_no_effect(key):
-            resolved = OmegaConf.select(config, key, throw_on_resolution_failure=False)
-            values[key] = value if resolved is None or isinstance(value, list | dict) else resolved
-    return values
-
-
-def _has_no_effect(key: str) -> bool:
-    return any(f"{key}.".startswith(f"{other}.") for other in WITHOUT_EFFECT)
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dicts, and lists of dicts, are gone through; what is empty is a leaf."""
-    if isinstance(node, dict) and node:
-        children: Iterable[tuple[Any, Any]] = node.items()
-    elif isinstance(node, list) and any(isinstance(item, dict) for item in node):
-        children = enumerate(node)
-    else:
-        yield prefix, node
-        return
-    for key, child in children:
-        yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))
+    return effective_values(config, leave_out=REPETITION)
 
 
 def _finished(run: Run) -> str:
@@ -201,29 +129,50 @@ def _finished(run: Run) -> str:
 
 
 def require_comparable(runs: Sequence[Run]) -> None:
-    """Refuse runs that were not scored on the same pixels.
+    """Refuse runs that were not scored on the same pixels; what they were trained on may differ.
 
     Raises:
         InputError: everything that is not the same in all runs, in one line.
     """
     facts: dict[str, Callable[[Run], Any]] = {
-        "data (fingerprint)": lambda run: run.folder.environment.get("data", {}).get("fingerprint"),
         "headline protocol": lambda run: run.folder.metrics["headline"],
+        "classes": lambda run: ", ".join(run.folder.metrics["class_names"]),
         "image size": lambda run: run.folder.metrics.get("image_size"),
         "test pictures": lambda run: tuple(run.folder.per_image["name"]),
     }
-    differing = []
-    for fact, of in facts.items():
-        groups: dict[Any, list[Run]] = {}
-        for run in runs:
-            groups.setdefault(of(run), []).append(run)
-        if len(groups) > 1:
-            differing.append(f"{fact}: {', '.join(_described(value, group) for value, group in groups.items())}")
+    differing = [problem for fact, of in facts.items() if (problem := _differing(fact, of, runs))]
+    if not differing:
+        tables = [run.folder.per_image.columns for run in runs]
+        common = [str(name) for name in tables[0] if all(name in table for table in tables)]
+        differing += filter(None, [_differing("test pictures of fingerprint", lambda run: truth(run, common), runs)])
     if differing:
         raise InputError(
-            f"these runs were scored on different things ({'; '.join(differing)}): compare runs of the same data, "
-            "resolution and classes; another data.fold or data.train_fraction is other data, too"
+            f"these runs were scored on different things ({'; '.join(differing)}): compare runs of the same test "
+            "pictures, resolution and classes"
         )
+
+
+def truth(run: Run, columns: Iterable[str]) -> str:
+    """A fingerprint of the test pictures and their masks, from what per_image.csv says of them in these columns.
+
+    The contrast is the only measure of the pictures themselves. Its mean in few digits is the same on every machine.
+    """
+    table, digest = run.folder.per_image, hashlib.sha256()
+    for name in columns:
+        if name == "pixels" or name.startswith("fraction_"):
+            digest.update(name.encode() + table[name].to_numpy(np.float64).tobytes())
+        elif name == "edge_contrast":
+            digest.update(f"{name} {table[name].mean():.3f}".encode())
+    return digest.hexdigest()[:12]
+
+
+def _differing(fact: str, of: Callable[[Run], Any], runs: Sequence[Run]) -> str:
+    """Which runs differ in a fact, in words; nothing where none do."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(of(run), []).append(run)
+    texts = (_described(value, group) for value, group in groups.items())
+    return f"{fact}: {', '.join(texts)}" if len(groups) > 1 else ""
 
 
 def _described(value: Any, runs: Sequence[Run]) -> str:
@@ -233,9 +182,9 @@ def _described(value: Any, runs: Sequence[Run]) -> str:
 
 
 def group(runs: Sequence[Run]) -> list[Setting]:
-    """Settings, that of the highest mean IoU first, their runs by seed."""
+    """Settings, that of the highest mean IoU first, their runs by seed and fold."""
     groups: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
+    for run in sorted(runs, key=lambda run: (run.seed, run.fold or 0)):
         groups.setdefault(json.dumps(run.values, sort_keys=True, default=str), []).append(run)
     members = list(groups.values())
     labels = _labels([run.overrides for run, *_ in members])

@@ -1,10 +1,10 @@
 """How sure a difference is: two-level bootstrap, permutation test, Holm's correction; NumPy and SciPy alone.
 
-Two things are chance: the pictures, on which all runs are scored (so they are paired), and the seeds, which are a
-setting's own (so they are not). The pictures are resampled. Resampling n - 1 of n seeds as well (Rao and Wu, JASA 1988)
-would add the variance of the runs over n, which is taken without drawing; and what is left of it after the luck that
-each network has with these pictures, as a bootstrap of both levels counts that luck three times (Owen, "The pigeonhole
-bootstrap", Annals of Applied Statistics 2007).
+Two things are chance: the pictures, on which all runs are scored (so they are paired), and the runs of a setting, its
+seeds (and folds), which are its own (so they are not). The pictures are resampled. Resampling n - 1 of n runs as well
+(Rao and Wu, JASA 1988) would add the variance of the runs over n, which is taken without drawing; and what is left of
+it after the luck that each network has with these pictures, as a bootstrap of both levels counts that luck three times
+(Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ CHUNK = 1000  # resamples at a time
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over the seeds of a setting, its standard deviation and interval; those are NaN for a single seed."""
+    """Mean over the runs of a setting, its standard deviation and interval; those are NaN for a single run."""
 
     mean: float
     deviation: float
@@ -31,7 +31,7 @@ class Difference:
     """A difference of mean IoU between two settings, with interval and p values.
 
     `p_seeds` asks whether the settings differ when pictures and seeds are drawn again, `p_pictures` whether these
-    networks differ on their pictures. Where a setting has one seed, `p_seeds` and the interval know of the pictures
+    networks differ on their pictures. Where a setting has one run, `p_seeds` and the interval know of the pictures
     alone.
     """
 
@@ -50,13 +50,13 @@ class Difference:
 
 
 def spread(values: Sequence[float], confidence: float) -> Spread:
-    """Mean, standard deviation (n - 1) and t interval of a score over seeds."""
+    """Mean, standard deviation (n - 1) and t interval, cut at 0 and 1, of a score over runs."""
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return Spread(mean, *[float("nan")] * 3)
     deviation = float(np.std(values, ddof=1))
     half = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * deviation / count**0.5
-    return Spread(mean, deviation, mean - half, mean + half)
+    return Spread(mean, deviation, max(mean - half, 0.0), min(mean + half, 1.0))
 
 
 def mean_iou(intersections: np.ndarray, unions: np.ndarray) -> np.ndarray:
@@ -102,7 +102,8 @@ def compare_scores(
     Its variance is that of the difference on resampled pictures, and for each setting of n > 1 seeds (s^2 - t^2) / n:
     s^2 is the variance of its runs, t^2 that of a run's own deviation on resampled pictures, which the first part
     holds already. Quantiles of few seeds would be too narrow, so the interval is Student's with Satterthwaite's
-    degrees of freedom: few where seeds are what makes the difference uncertain, many where pictures are.
+    degrees of freedom: few where seeds are what makes the difference uncertain, many where pictures are. It is cut at
+    -1 and 1.
 
     Args:
         observed: mean IoU of the runs of each setting, (n,) and (m,).
@@ -127,7 +128,7 @@ def compare_scores(
     error, freedom = variance**0.5, variance**2 / uncertainty
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(difference) / error, freedom))
-    return difference, error, freedom, difference - half, difference + half, p
+    return difference, error, freedom, max(difference - half, -1.0), min(difference + half, 1.0), p
 
 
 def swap_test(

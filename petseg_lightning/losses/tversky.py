@@ -32,3 +32,17 @@ class TverskyLoss(losses.TverskyLoss):
             Scalar in 0..1.
         """
         return super().forward(logits.float(), masks)
+
+
+class DiceLoss(TverskyLoss):
+    """1 - Dice, 2 TP / (2 TP + FP + FN), mean over classes: Tversky with 0.5 and 0.5. Arguments as there."""
+
+    def __init__(self, smooth: float = 0.0, ignore_index: int = 255) -> None:
+        super().__init__(0.5, 0.5, smooth, ignore_index)
+
+
+class JaccardLoss(TverskyLoss):
+    """1 - IoU, TP / (TP + FP + FN), mean over classes: Tversky with 1 and 1. Arguments as there."""
+
+    def __init__(self, smooth: float = 0.0, ignore_index: int = 255) -> None:
+        super().__init__(1.0, 1.0, smooth, ignore_index)

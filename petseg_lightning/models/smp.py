@@ -5,11 +5,12 @@ Both libraries are imported where they are used: other models do not wait for th
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 PRETRAINED = "pretrained"
 TIMM = "tu-"  # what smp writes before a name of timm
 MULTIPLE = 32  # of sides that every architecture takes
+LARGEST = 32 * MULTIPLE  # of the sides that are tried for the smallest
 HUB_TIMEOUT = 5.0  # seconds
 
 
@@ -63,7 +65,8 @@ class SMP(nn.Module):
         if not encoder_lr_scale > 0:
             raise InputError(f"model.encoder_lr_scale={encoder_lr_scale} must be above 0; freeze_encoder=true is for 0")
         self.model = _build(arch, encoder, num_classes, options or {}, encoder_weights == PRETRAINED)
-        self.multiple = math.lcm(MULTIPLE, self.encoder.output_stride)
+        self.arch, self.multiple = arch, math.lcm(MULTIPLE, self.encoder.output_stride)
+        self.smallest = _smallest_side(self.model, self.multiple)
         self.freeze_encoder, self.encoder_lr_scale = freeze_encoder, encoder_lr_scale
         if encoder_weights not in (None, PRETRAINED):
             _load(self.encoder, str(encoder_weights))
@@ -90,11 +93,22 @@ class SMP(nn.Module):
         """Class scores of every pixel.
 
         Args:
-            images: float (B, 3, H, W), normalized; any H and W of at least 1.
+            images: float (B, 3, H, W), normalized; any H and W that are padded to `smallest`, for most
+                architectures at least 1.
 
         Returns:
             Logits (B, K, H, W).
+
+        Raises:
+            InputError: sides that are too short for the architecture.
         """
+        if self.smallest > self.multiple:
+            shortest = min(images.shape[-2:])
+            if shortest <= self.smallest - self.multiple:
+                raise InputError(
+                    f"model.arch={self.arch} takes pictures of more than {self.smallest - self.multiple} pixels, and "
+                    f"these have {shortest}: set data.image_size={self.smallest}, or choose another model.arch"
+                )
         return pad_and_crop(self.model, images, self.multiple)
 
 
@@ -119,9 +133,12 @@ def _build(arch: str, encoder: str, num_classes: int, options: Mapping[str, Any]
     import segmentation_models_pytorch as smp
     from timm.layers import Conv2dSame
 
+    from petseg_lightning.models.single_value_norm import KINDS
+
     architectures = smp.MODEL_ARCHITECTURES_MAPPING
     if arch.lower() not in architectures:
-        raise _unknown("arch", arch, [architecture.__name__ for architecture in architectures.values()])
+        names = ", ".join(architecture.__name__ for architecture in architectures.values())
+        raise InputError(f"model.arch={arch} is none of those that there are: {names}")
     name = _name_in_smp(encoder)
 
     def make(weights: str | bool | None, **more: Any) -> Any:
@@ -134,6 +151,7 @@ def _build(arch: str, encoder: str, num_classes: int, options: Mapping[str, Any]
         for layer in network.modules():
             if isinstance(layer, Conv2dSame):
                 layer.__class__ = EvenConv2d  # type: ignore[assignment]
+            layer.__class__ = KINDS.get(type(layer), type(layer))
         return network
 
     try:
@@ -146,19 +164,39 @@ def _build(arch: str, encoder: str, num_classes: int, options: Mapping[str, Any]
     return network if not pretrained else _download(make, encoder, name)
 
 
+def _smallest_side(network: Any, multiple: int) -> int:
+    """The shortest side of pictures, in multiples, that the layers of a network do not shrink to nothing."""
+    network.eval()
+    for side in range(multiple, LARGEST, multiple):
+        try:
+            with torch.no_grad():
+                network(torch.zeros(1, 3, side, side))
+        except RuntimeError:
+            continue
+        return side
+    raise InputError(f"no picture of up to {LARGEST} pixels goes through this network: change model.options")
+
+
 def _download(make: Callable[[str | bool], Any], encoder: str, name: str) -> Any:
     """The network with the weights that its library downloads."""
+    import timm
     from segmentation_models_pytorch.encoders import encoders
 
     own = encoders.get(name)
+    instead = "give a file with model.encoder_weights=<path>, or null"
+    if own is None and not timm.is_model_pretrained(name.removeprefix(TIMM)):
+        raise InputError(
+            f"model.encoder_weights={PRETRAINED}: none are published for {encoder}, but for "
+            f"{', '.join(_nearest(encoder, timm.list_pretrained()))}; choose one of these, {instead}"
+        )
     weights = True if own is None else next(iter(own["pretrained_settings"]))
     try:
         with _hub():
             network = make(weights)
     except Exception as error:
         raise InputError(
-            f"model.encoder_weights={PRETRAINED}: there are none for {encoder}, or they cannot be downloaded here "
-            f"({_words(error)}); give a file with model.encoder_weights=<path>, or null"
+            f"model.encoder_weights={PRETRAINED}: those that are published for {encoder} cannot be downloaded here "
+            f"({_words(error)}); {instead}"
         ) from error
     log.info("Encoder weights: those that are published for %s", encoder)
     return network
@@ -203,14 +241,17 @@ def _name_in_smp(encoder: str) -> str:
     if timm.is_model(name):
         return TIMM + name
     if encoder not in encoders:
-        raise _unknown("encoder", encoder, [*timm.list_models(), *encoders])
+        names = {*timm.list_models(), *encoders}
+        raise InputError(
+            f"model.encoder={encoder} is none of the {len(names)} that there are; the nearest: "
+            f"{', '.join(_nearest(encoder, names))}"
+        )
     return encoder
 
 
-def _unknown(key: str, value: str, names: list[str]) -> InputError:
-    names = sorted(set(names))
-    near = get_close_matches(value, names, n=3, cutoff=0.4) or names[:3]
-    return InputError(f"model.{key}={value} is none of the {len(names)} that there are; the nearest: {', '.join(near)}")
+def _nearest(name: str, names: Iterable[str]) -> list[str]:
+    names = sorted(names)
+    return get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
 
 
 def _words(error: Exception) -> str:

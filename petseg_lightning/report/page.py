@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from petseg_lightning.conf_tree import config_dir
 from petseg_lightning.files import write_text
 from petseg_lightning.report.causes import Cause, measure_causes
 from petseg_lightning.report.figures import COLOURS, learning_curves, picture_scatters
 from petseg_lightning.report.run_folder import RunFolder
 
-PAPER = {"accuracy": 0.81, "miou": 0.627, "lowest": 0.142, "gap": 0.05}  # section 4 of the paper
 PAPER_IMAGES = {"train": 3680, "test": 3669}  # the official split of Oxford-IIIT Pet
 PICTURE_SIZE = 256  # pixels, the largest side of an embedded picture
 ABSENT = "\N{EN DASH}"
@@ -149,16 +150,18 @@ def _comparisons(run: RunFolder, scored: str) -> list[Comparison]:
 
     train, accuracy = score("train", "accuracy"), score(scored, "accuracy")
     gap = train - accuracy if scored != "train" and train is not None and accuracy is not None else None
+    claims = yaml.safe_load((config_dir() / "claims" / "paper.yaml").read_text(encoding="utf-8"))
+    paper = {name: claim["paper"] for name, claim in claims.items()}
     return [
-        Comparison("Accuracy", accuracy, PAPER["accuracy"], "share of all pixels with the right class"),
+        Comparison("Accuracy", accuracy, paper["accuracy"], "share of all pixels with the right class"),
         Comparison(
             "Mean IoU",
             score(scored, "miou"),
-            PAPER["miou"],
+            paper["miou"],
             "mean over the classes, one matrix for all pictures",
         ),
-        Comparison("Lowest picture", score(scored, "lowest_image_miou"), PAPER["lowest"], "mean IoU of the worst one"),
-        Comparison("Over-fitting gap", gap, PAPER["gap"], f"training accuracy less {scored} accuracy"),
+        Comparison("Lowest picture", score(scored, "lowest_image_miou"), paper["lowest"], "mean IoU of the worst one"),
+        Comparison("Over-fitting gap", gap, paper["gap"], f"training accuracy less {scored} accuracy"),
     ]
 
 

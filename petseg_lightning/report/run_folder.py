@@ -38,7 +38,7 @@ class RunFolder:
             path=path,
             metrics=_read_metrics(path / "metrics.json"),
             per_image=_read_table(path / "per_image.csv"),
-            epochs=_read_epochs(path / "csv" / "metrics.csv"),
+            epochs=_read_epochs(path / "csv"),
             pictures=_read_json(path / "pictures" / "pictures.json", []),
             environment=_read_json(path / "environment.json", {}),
             config=_read_text(path / ".hydra" / "config.yaml"),
@@ -76,7 +76,14 @@ def _read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=text_columns, keep_default_na=False, na_values=[""])
 
 
-def _read_epochs(path: Path) -> pd.DataFrame:
-    """Lightning's CSVLogger writes a row per logging call; an epoch's value is the mean of what it logged."""
-    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-    return rows.groupby("epoch").mean(numeric_only=True) if "epoch" in rows else rows
+def _read_epochs(folder: Path) -> pd.DataFrame:
+    """Lightning's CSVLogger writes a row per logging call; an epoch's value is the mean of what it logged.
+
+    What stands in metrics_<i>.csv is from before the interruptions of a resumed training.
+    """
+    rows = pd.DataFrame()
+    for path in [*sorted(folder.glob("metrics_*.csv")), *folder.glob("metrics.csv")]:
+        later = pd.read_csv(path)
+        if "epoch" in later:
+            rows = pd.concat([rows[rows["epoch"] < later["epoch"].min()], later]) if len(rows) else later
+    return rows.groupby("epoch").mean(numeric_only=True) if len(rows) else rows

@@ -14,7 +14,8 @@ CONFIG = {
     "seed": 0,
     "ckpt_path": None,
     "paths": {"data_dir": "data", "log_dir": "logs", "output_dir": "${hydra:runtime.output_dir}"},
-    "data": {"root": "${paths.data_dir}", "image_size": 16, "cache": "disk"},
+    "data": {"root": "${paths.data_dir}", "image_size": 16, "cache": "disk"}
+    | {"num_folds": None, "fold": 0, "train_fraction": 1.0},
     "augmentation": {"transforms": []},
     "model": {"base_channels": 8},
     "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.001},
@@ -55,6 +56,8 @@ def per_image(truths: np.ndarray, predictions: np.ndarray, with_counts: bool) ->
         matrix = count_of(truth, prediction)
         row: dict[str, Any] = {"name": f"beagle_{i}", "breed": "beagle", "species": "dog", "miou": miou_of(matrix)}
         row |= {"accuracy": matrix.trace() / matrix.sum(), "pixels": matrix.sum(), "correct": matrix.trace()}
+        row |= {f"fraction_{name}": np.mean(truth == k) for k, name in enumerate(CLASSES)}
+        row["edge_contrast"] = 0.3 + i / 100
         if with_counts:
             for k, name in enumerate(CLASSES):
                 row[f"intersection_{name}"] = matrix[k, k]

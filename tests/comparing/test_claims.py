@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 import pytest
 import yaml
@@ -33,6 +35,14 @@ def test_claims_that_hold(write_run, truths, tmp_path, capsys, flipped):
     written = pd.read_csv(tmp_path / "claims.csv")
     assert written["holds"].all()
     assert list(written["measured"]) == pytest.approx(list(table["measured"]), rel=1e-5)
+    text = (tmp_path / "claims.md").read_text()
+    assert f"| Test accuracy | 0.810 | at least 0.81 | {scores['test']['accuracy']:.3f} | yes |" in text
+    page = (tmp_path / "index.html").read_text()
+    assert "<strong>5</strong> of 5 claims hold" in page
+    assert re.findall(r'<strong>(\d\.\d+)</strong></td><td class="num (\w+)">', page) == [
+        (f"{value:.3f}", "yes") for value in table["measured"]
+    ]
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     shown = capsys.readouterr().out
     assert shown.count("yes") == 5
     assert "40 test" in shown
@@ -47,6 +57,8 @@ def test_claims_that_do_not_hold_are_named_with_what_was_measured(write_run, tru
     assert f"Test accuracy: {accuracy:.3f}, not at least 0.81" in str(error.value)
     assert f"less test accuracy: {1 - accuracy:.3f}, not at most 0.05" in str(error.value)
     assert pd.read_csv(tmp_path / "claims.csv")["holds"].tolist() == [False, False, False, True, True]
+    assert "<strong>2</strong> of 5 claims hold" in (tmp_path / "index.html").read_text()
+    assert capsys.readouterr().out.endswith(f"run folder  {tmp_path}\n")
 
 
 def test_what_was_not_measured_does_not_hold(write_run, truths, tmp_path, flipped):

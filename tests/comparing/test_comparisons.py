@@ -3,14 +3,20 @@ import pandas as pd
 import pytest
 
 from petseg_lightning.comparing.comparisons import choose_pairs, compare_pairs
-from petseg_lightning.comparing.runs import find_folders, group, read_runs
+from petseg_lightning.comparing.folders import find_folders
+from petseg_lightning.comparing.runs import group, read_runs
 from petseg_lightning.comparing.statistics import holm
-from petseg_lightning.comparing.tables import comparison_table, leaderboard, leaderboard_markdown
+from petseg_lightning.comparing.tables import (
+    comparison_table,
+    comparisons_markdown,
+    leaderboard,
+    leaderboard_markdown,
+)
 from petseg_lightning.errors import InputError
 
 
 def settings_in(folder):
-    return group(read_runs(find_folders(str(folder)))[0])
+    return group(read_runs(find_folders([str(folder)]))[0])
 
 
 def compared(settings, pairs=None, **options):
@@ -21,7 +27,7 @@ def compared(settings, pairs=None, **options):
 def test_the_leaderboard_by_hand(sweep, truths, count, miou, flipped):
     table = leaderboard(settings_in(sweep), 0.95)
     assert list(table["setting"]) == ["optimizer.lr=0.001", "optimizer.lr=0.1"]
-    assert list(table["seeds"]) == [3, 3]
+    assert list(table["runs"]) == [3, 3]
     for row, (job, share) in zip(table.to_dict("records"), [(0, 0.05), (1, 0.2)], strict=True):
         matrices = [count(truths, flipped(truths, share + 0.004 * (s - 1), seed=10 * job + s)) for s in range(3)]
         scores = np.array([miou(matrix) for matrix in matrices])
@@ -34,10 +40,18 @@ def test_the_leaderboard_by_hand(sweep, truths, count, miou, flipped):
         assert row["iou_pet"] == pytest.approx(np.mean(pet))
     text = leaderboard_markdown(table, 0.95)
     assert text.splitlines()[0].startswith(
-        "| setting | seeds | mean IoU | 95% interval | accuracy | 95% interval | IoU pet |"
+        "| setting | runs | mean IoU | mean IoU, 95% interval | accuracy | accuracy, 95% interval | IoU pet |"
     )
     assert f"{table['miou'][0]:.3f} ± {table['miou_sd'][0]:.3f}" in text.splitlines()[2]
     assert {line.count("|") for line in text.splitlines()} == {10}
+
+
+def test_comparisons_in_markdown(sweep):
+    table = comparison_table(compared(settings_in(sweep)))
+    heading, _, row = comparisons_markdown(table, 0.9).splitlines()
+    assert heading == "| first | second | difference in mean IoU | 90% interval | p (Holm) | verdict |"
+    assert row.startswith(f"| optimizer.lr=0.001 | optimizer.lr=0.1 | {table['difference'][0]:+.4f} | ")
+    assert row.endswith(" | optimizer.lr=0.001 is better |")
 
 
 def test_a_single_seed_has_no_interval_on_the_leaderboard(write_run, truths, tmp_path, flipped):

@@ -1,16 +1,19 @@
+import itertools
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from petseg_lightning.comparing.folders import find_folders
 from petseg_lightning.comparing.runs import (
     ABSENT,
     WITHOUT_EFFECT,
     differences,
     find_baseline,
-    find_folders,
     group,
     read_runs,
     require_comparable,
@@ -26,18 +29,22 @@ def settings_of(*patterns):
     return group(runs), skipped
 
 
+def seeds(setting):
+    return [run.seed for run in setting.runs]
+
+
 @pytest.mark.parametrize("pattern", ["{0}", "{0}/*", "{0}/**", "{0}/[0-9]"])
 def test_a_sweep_and_a_glob_are_its_runs_in_natural_order(sweep, write_run, truths, pattern):
     shutil.move(write_run("x", truths), sweep / "10")
     expected = [sweep / str(job) for job in range(6)] + ([] if "[" in pattern else [sweep / "10"])
     (sweep / "multirun.yaml").touch()
-    assert find_folders(pattern.format(sweep)) == expected
+    assert find_folders([pattern.format(sweep)]) == expected
     assert find_folders([str(sweep / "1"), pattern.format(sweep)]) == expected
 
 
 def test_seeds_are_the_repetitions_of_a_setting(sweep):
     settings, skipped = settings_of(str(sweep))
-    assert [(setting.label, setting.seeds) for setting in settings] == [
+    assert [(setting.label, seeds(setting)) for setting in settings] == [
         ("optimizer.lr=0.001", [0, 1, 2]),
         ("optimizer.lr=0.1", [0, 1, 2]),
     ]
@@ -50,7 +57,7 @@ def test_what_has_no_effect_is_no_setting_of_its_own(write_run, truths, tmp_path
     write_run("b", truths, {"seed": 1, "paths.log_dir": "elsewhere", "data.cache": "memory", "ckpt_path": "a"})
     ((setting,), _) = settings_of(str(tmp_path / "runs"))
     assert setting.label == "defaults"
-    assert setting.seeds == [0, 1]
+    assert seeds(setting) == [0, 1]
 
 
 def test_the_difference_of_configs_is_exactly_what_differs(write_run, truths, tmp_path):
@@ -58,7 +65,7 @@ def test_the_difference_of_configs_is_exactly_what_differs(write_run, truths, tm
     write_run("a", truths, {"augmentation.transforms": light, "compute.precision": "bf16-mixed", "seed": 3})
     write_run("b", truths, {"trainer.max_epochs": 8, "data.root": "elsewhere"})
     settings, _ = settings_of(str(tmp_path / "runs"))
-    first, second = sorted(settings, key=lambda setting: setting.seeds, reverse=True)
+    first, second = sorted(settings, key=seeds, reverse=True)
     assert differences(first, second) == {
         "augmentation.transforms.0._target_": ("Flip", ABSENT),
         "augmentation.transforms.0.p": (0.5, ABSENT),
@@ -73,7 +80,7 @@ def test_the_difference_of_configs_is_exactly_what_differs(write_run, truths, tm
 
 
 def test_keys_without_effect_are_keys_of_a_training():
-    keys = set(flatten(OmegaConf.to_container(compose("train")))) | {
+    keys = set(flatten(OmegaConf.to_container(compose("train", ["sweep=optuna"])))) | {
         "data.download",
         "trainer.enable_model_summary",
         "trainer.enable_progress_bar",
@@ -129,7 +136,7 @@ def test_runs_that_did_not_end_and_those_of_other_doors_are_left_out(sweep):
     (sweep / "1" / ".hydra" / "hydra.yaml").write_text("hydra: {job: {name: benchmark}}")
     (sweep / "2" / ".hydra" / "hydra.yaml").write_text("hydra: {job: {name: train}}")
     settings, skipped = settings_of(str(sweep))
-    assert [setting.seeds for setting in settings] == [[2], [0, 1, 2]]
+    assert list(map(seeds, settings)) == [[2], [0, 1, 2]]
     assert [(one.path, one.reason) for one in skipped] == [
         (sweep / "0", "unfinished (no metrics.json)"),
         (sweep / "1", "a run of benchmark, not a training"),
@@ -141,9 +148,9 @@ def test_a_seed_again_is_no_second_repetition(sweep):
     environment = json.loads((again / "environment.json").read_text())
     (again / "environment.json").write_text(json.dumps(environment | {"finished": "99"}))
     settings, skipped = settings_of(str(sweep))
-    assert settings[1].seeds == [0, 1, 2]
+    assert seeds(settings[1]) == [0, 1, 2]
     assert settings[1].runs[1].folder.path == again
-    assert [(one.path, one.reason) for one in skipped] == [(sweep / "4", f"the setting and seed of {again} again")]
+    assert [(one.path, one.reason) for one in skipped] == [(sweep / "4", f"trained again in {again}")]
 
 
 def test_runs_scored_on_other_things_are_refused_in_one_line(sweep):
@@ -153,23 +160,90 @@ def test_runs_scored_on_other_things_are_refused_in_one_line(sweep):
         change(content)
         path.write_text(json.dumps(content))
 
-    runs, _ = read_runs(find_folders(str(sweep)))
+    runs, _ = read_runs(find_folders([str(sweep)]))
     require_comparable(runs)
-    edit("1", "environment.json", lambda values: values["data"].update(fingerprint="fedcba9876543210"))
+    edit("0", "metrics.json", lambda values: values.update(class_names=["pet", "background", "edge"]))
     edit("2", "metrics.json", lambda values: values.update(image_size=32))
-    table = (sweep / "3" / "per_image.csv").read_text()
-    (sweep / "3" / "per_image.csv").write_text(table.replace("beagle_7", "pug_7"))
+    rewrite(sweep / "3", "beagle_7", "pug_7")
     edit("4", "metrics.json", lambda values: values["splits"]["test"]["protocols"].update(own={"miou": 0}))
     edit("4", "metrics.json", lambda values: values.update(headline="own"))
-    runs, _ = read_runs(find_folders(str(sweep)))
+    runs, _ = read_runs(find_folders([str(sweep)]))
     with pytest.raises(InputError) as error:
         require_comparable(runs)
     message = str(error.value)
-    assert f"0123456789abcdef in {sweep / '0'} and 4 more, fedcba9876543210 in {sweep / '1'}" in message
     assert f"headline protocol: trimap in {sweep / '0'} and 4 more, own in {sweep / '4'}" in message
+    assert f"classes: pet, background, edge in {sweep / '0'}, pet, background, border in {sweep / '1'} and" in message
     assert f"image size: 16 in {sweep / '0'} and 4 more, 32 in {sweep / '2'}" in message
     assert f"test pictures: 40 of their own in {sweep / '0'} and 4 more, 40 of their own in {sweep / '3'}" in message
     assert "\n" not in message
+
+
+def rewrite(run: Path, old: str, new: str) -> None:
+    table = (run / "per_image.csv").read_text()
+    assert old in table
+    (run / "per_image.csv").write_text(table.replace(old, new))
+
+
+def test_only_what_was_tested_must_be_the_same(sweep):
+    """Not what was trained on: the fingerprint of all data differs with data.fold and data.train_fraction."""
+    environment = sweep / "1" / "environment.json"
+    environment.write_text(environment.read_text().replace("0123456789abcdef", "fedcba9876543210"))
+    require_comparable(read_runs(find_folders([str(sweep)]))[0])
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "differs"),
+    [
+        ("fraction_pet", lambda values: values.where(values.index != 3, 0.5), True),  # one mask
+        ("pixels", lambda values: values + (values.index == 3), True),
+        ("edge_contrast", lambda values: 0.9 * values, True),  # blurred pictures, the same masks
+        ("edge_contrast", lambda values: values + 1e-6, False),  # another processor
+        ("edge_contrast", lambda values: values.where(values.index != 3), True),
+        ("accuracy", lambda values: 0 * values, False),
+    ],
+)
+def test_pictures_of_the_same_names_are_told_apart_by_their_masks_and_contrast(sweep, column, change, differs):
+    table = pd.read_csv(sweep / "1" / "per_image.csv")
+    table[column] = change(table[column])
+    table.to_csv(sweep / "1" / "per_image.csv", index=False)
+    runs, _ = read_runs(find_folders([str(sweep)]))
+    message = rf"test pictures of fingerprint: \w+ in {sweep}/0 and 4 more, \w+ in {sweep}/1\)"
+    with pytest.raises(InputError, match=message) if differs else nullcontext():
+        require_comparable(runs)
+
+
+def test_runs_of_older_versions_are_told_apart_by_the_columns_that_all_have(sweep):
+    table = pd.read_csv(sweep / "1" / "per_image.csv")
+    table[["name", "miou", "pixels"]].to_csv(sweep / "1" / "per_image.csv", index=False)
+    require_comparable(read_runs(find_folders([str(sweep)]))[0])
+
+
+def test_folds_and_seeds_are_the_repetitions_of_a_setting(write_run, truths, tmp_path, flipped):
+    for number, (fold, seed, rate) in enumerate(itertools.product((0, 1, 2), (0, 1), (0.001, 0.1))):
+        overrides = {"data.num_folds": 3, "data.fold": fold, "seed": seed, "optimizer.lr": rate}
+        write_run(str(number), flipped(truths, 0.05 + rate, number), overrides)
+    settings, skipped = settings_of(str(tmp_path / "runs"))
+    assert skipped == []
+    assert [setting.label for setting in settings] == ["optimizer.lr=0.001", "optimizer.lr=0.1"]
+    expected = [f"seed {seed}, fold {fold}" for seed in (0, 1) for fold in (0, 1, 2)]
+    assert [run.repetition for run in settings[0].runs] == expected
+    assert differences(*settings) == {"optimizer.lr": (0.001, 0.1)}
+
+
+def test_a_fold_without_a_number_of_folds_means_nothing(write_run, truths, tmp_path):
+    write_run("a", truths, {"data.fold": 0})
+    write_run("b", truths, {"data.fold": 1})
+    ((setting,), skipped) = settings_of(str(tmp_path / "runs"))
+    assert [run.repetition for run in setting.runs] == ["seed 0"]
+    assert [(one.path.name, one.reason) for one in skipped] == [("a", f"trained again in {tmp_path / 'runs' / 'b'}")]
+
+
+def test_the_part_that_is_trained_on_is_a_setting(write_run, truths, tmp_path, flipped):
+    for fraction, seed in itertools.product((0.25, 1.0), (0, 1)):
+        masks = flipped(truths, 0.2 - 0.1 * fraction, seed)
+        write_run(f"{fraction}{seed}", masks, {"data.train_fraction": fraction, "seed": seed})
+    settings, _ = settings_of(str(tmp_path / "runs"))
+    assert [setting.label for setting in settings] == ["data.train_fraction=1.0", "data.train_fraction=0.25"]
 
 
 def test_counts_are_those_of_the_matrix(sweep):
@@ -185,7 +259,7 @@ def test_counts_are_those_of_the_matrix(sweep):
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/*"])
 def test_nothing_is_there(path):
     with pytest.raises(InputError, match=r"runs=nowhere.* matches no folder: give run folders, sweeps, or a glob"):
-        find_folders(path)
+        find_folders([path])
 
 
 def test_a_folder_without_runs(tmp_path):

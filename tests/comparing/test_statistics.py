@@ -115,6 +115,13 @@ def test_the_interval_is_that_of_welch_where_only_seeds_vary():
     assert (low, high) == pytest.approx((interval.low, interval.high))
 
 
+def test_an_interval_of_a_difference_is_cut_where_none_can_be():
+    first, second = np.array([0.2, 0.9]), np.array([0.1, 0.8])
+    *_, low, high, p = compare_scores((first, second), (np.tile(first, (50, 1)), np.tile(second, (50, 1))), 100, 0.95)
+    assert (low, high) == (-1, 1)
+    assert p > 0.05
+
+
 def test_the_variance_is_that_of_many_trials():
     """Trials draw pictures and seeds anew; each estimates from its own runs how far the trials lie apart."""
     values, errors = [], []
@@ -174,4 +181,5 @@ def test_spread_by_hand():
     assert result.deviation == pytest.approx(0.1)
     assert result.high - result.mean == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)  # t of 2 degrees of freedom
     assert result.mean - result.low == pytest.approx(result.high - result.mean)
+    assert (spread([0.5, 0.9], 0.95).low, spread([0.5, 0.9], 0.95).high) == (0, 1)
     assert np.isnan([spread([0.5], 0.95).deviation, spread([0.5], 0.95).low]).all()

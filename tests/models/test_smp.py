@@ -8,21 +8,26 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch
 import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
+from petseg_lightning.checks import ARCHITECTURES as ARCHITECTURES_OF_THE_CHECK
+from petseg_lightning.checks import check
 from petseg_lightning.config import compose
 from petseg_lightning.data.targets import pet_target
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import load_module
 from petseg_lightning.losses.cross_entropy import CrossEntropyLoss
 from petseg_lightning.models.encoder_weights import find_weights
+from petseg_lightning.models.single_value_norm import KINDS
 from petseg_lightning.models.smp import SMP, EvenConv2d
 from petseg_lightning.models.unet import UNet
 from petseg_lightning.module import SegmentationModule
+from petseg_lightning.optimizers.schedules import one_cycle
 from petseg_lightning.training import train
 
 ENCODER = "resnet10t"  # small
@@ -113,7 +118,7 @@ def test_options_are_those_of_the_architecture():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"arch": "Unet++"}, r"^model\.arch=Unet\+\+ is none of the \d+ .*Unet"),
+        ({"arch": "Unet++"}, r"^model\.arch=Unet\+\+ is none of those that there are: Unet, UnetPlusPlus, .*, DPT$"),
         ({"encoder": "efficientnet_lite_0"}, r"^model\.encoder=efficientnet_lite_0 .*efficientnet_lite0"),
         ({"encoder": "resnet10t.no_tag"}, r"model\.encoder=resnet10t\.no_tag .*Invalid pretrained tag"),
         ({"options": {"decoder_chanels": 3}}, r"model\.options=.*decoder_chanels"),
@@ -206,11 +211,93 @@ def test_a_file_that_is_no_state_dict_is_refused_and_not_executed(name, tmp_path
     assert not trap.exists()
 
 
+def test_architectures_that_the_check_knows_are_those_of_the_library():
+    library = segmentation_models_pytorch.MODEL_ARCHITECTURES_MAPPING.values()
+    assert list(ARCHITECTURES_OF_THE_CHECK) == [architecture.__name__ for architecture in library]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.arch=Unet++", r"model\.arch=Unet\+\+ must be one of Unet, UnetPlusPlus, .*, Segformer, DPT$"),
+        ("model.encoder_weights=no.pth", r"encoder_weights=no\.pth must be null, pretrained, package:<name>, or a"),
+    ],
+)
+def test_a_wrong_value_is_answered_before_anything_is_imported(override, message):
+    with pytest.raises(InputError, match=message):
+        check(compose("train", ["model=smp", override]))
+    check(compose("train", ["model=smp", "model.arch=unetplusplus", "model.encoder_weights=package:json"]))
+
+
+def test_a_checkpoint_does_without_a_file_of_weights():
+    check(compose("train", ["model=smp", "model.encoder_weights=no.pth", "ckpt_path=x"]))
+
+
+@pytest.mark.parametrize("arch", ["DeepLabV3Plus", "UPerNet", "DeepLabV3", "FPN"])
+def test_a_batch_of_one_picture_can_be_trained_on(arch):
+    """Where a picture is pooled to a point, it is normalized by what the batches before it were."""
+    network = SMP(3, arch, ENCODER)
+    for _ in range(2):
+        network(torch.randn(2, 3, 64, 64))
+    network(torch.randn(1, 3, 64, 64)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    assert all(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize(("number", "norm"), [(0, nn.BatchNorm2d), (1, timm.layers.BatchNormAct2d)])
+def test_single_values_are_normalized_as_in_evaluation_and_all_others_as_ever(number, norm):
+    torch.manual_seed(0)
+    plain, single = norm(4), list(KINDS.values())[number](4)
+    several, one = torch.randn(3, 4, 2, 2), torch.randn(1, 4, 1, 1)
+    assert torch.equal(single(several), plain(several))
+    before = {name: tensor.clone() for name, tensor in single.state_dict().items()}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
+    assert torch.equal(single(one), plain.eval()(one))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in single.state_dict().items())
+    assert single.training
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        plain.train()(one)
+
+
+def test_every_normalization_takes_single_values(tmp_path):
+    network = SMP(3, "UPerNet", "tf_efficientnet_lite0")
+    kinds = {type(layer) for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)}
+    assert kinds == set(KINDS.values())
+    torch.save(network, tmp_path / "x.pt")  # as processes get it that are spawned
+    again = torch.load(tmp_path / "x.pt", weights_only=False)
+    assert {type(layer) for layer in again.modules() if isinstance(layer, nn.BatchNorm2d)} == kinds
+
+
+def test_pictures_too_small_for_an_architecture_are_refused_in_one_line():
+    network = SMP(3, "PAN", ENCODER)
+    assert network(torch.randn(2, 3, 97, 130)).shape == (2, 3, 97, 130)
+    message = r"^model\.arch=PAN takes pictures of more than 96 pixels, and these have 96: set data\.image_size=128, or"
+    with pytest.raises(InputError, match=message):
+        network(torch.randn(2, 3, 96, 130))
+    assert small().smallest == 32
+
+
+def test_the_size_that_is_tried_changes_no_weight_and_no_statistic():
+    torch.manual_seed(0)
+    network = small()
+    assert network.training
+    state = network.state_dict()
+    assert all(state[name].eq(0).all() for name in state if name.endswith(("running_mean", "num_batches_tracked")))
+
+
+def test_weights_that_nobody_published_are_not_looked_for(monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "no address")
+    message = r"none are published for mobilenetv2_035, but for mobilenetv2_050\.lamb_in1k, .*; choose one of"
+    with pytest.raises(InputError, match=message):
+        small(encoder="mobilenetv2_035", encoder_weights="pretrained")
+
+
 def test_downloads_fail_at_once_where_there_is_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody answers
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for encoder in (ENCODER, "mobilenet_v2"):
-        with pytest.raises(InputError, match=rf"for {encoder}, .*cannot be downloaded here .*encoder_weights=<path>"):
+        message = rf"those that are published for {encoder} cannot be downloaded here .*encoder_weights=<path>"
+        with pytest.raises(InputError, match=message):
             small(encoder=encoder, encoder_weights="pretrained")
     assert not constants.HF_HUB_OFFLINE
 
@@ -281,7 +368,7 @@ def rates(module: SegmentationModule) -> list[list[float]]:
 SCHEDULERS = {
     None: None,
     "T_max": partial(torch.optim.lr_scheduler.CosineAnnealingLR, eta_min=0.0),
-    "total_steps": partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, pct_start=0.2),
+    "total_steps": partial(one_cycle, pct_start=0.2),
 }
 
 
@@ -295,7 +382,8 @@ def test_the_encoder_learns_at_its_part_of_every_rate(argument):
     assert others == plain
     assert encoder == pytest.approx([0.25 * rate for rate in others])
     assert max(others) == pytest.approx(0.1)
-    groups = optimizer(module._encoder_last()).param_groups
+    groups = module.configure_optimizers()
+    groups = (groups if argument is None else groups["optimizer"]).param_groups
     assert list(map(id, groups[1]["params"])) == list(map(id, network.encoder.parameters()))
     assert {id(p) for group in groups for p in group["params"]} == set(map(id, module.parameters()))
 
