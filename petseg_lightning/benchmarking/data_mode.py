@@ -1,10 +1,12 @@
-"""The loader alone, beside reading the files as torchvision's data sets do."""
+"""The loader alone, beside reading the files as torchvision's data sets do; and what each augmentation costs."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
@@ -14,10 +16,16 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
 from petseg_lightning.benchmarking.rates import Rates, in_turn, median, ratios
+from petseg_lightning.conf_tree import options
+from petseg_lightning.config import build, compose
+from petseg_lightning.data.cache import MemoryArrays, Pictures
 from petseg_lightning.data.datamodule import SegmentationDataModule
-from petseg_lightning.training import build_datamodule
+from petseg_lightning.data.dataset import Batch, SegmentationDataset, collate
+from petseg_lightning.data.mixing import Mixing
+from petseg_lightning.data.transforms import Augmentation
+from petseg_lightning.training import build_datamodule, build_transforms
 
-FILES, ITEMS = 64, 1024  # images of a round
+FILES, ITEMS, BATCHES = 64, 1024, 16  # images of a round, and batches that are mixed
 
 
 class FileDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -25,7 +33,7 @@ class FileDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, datamodule: SegmentationDataModule) -> None:
         self.samples, self.size = datamodule.splits[datamodule.decoded_splits[0]], datamodule.image_size
-        self.augmentation = datamodule.augmentation
+        self.augmentation, self.pictures = datamodule.augmentation, Pictures(self.samples, self.size)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -38,13 +46,16 @@ class FileDataset(Dataset[tuple[Tensor, Tensor]]):
         mask = TF.resize(mask, [self.size, self.size], InterpolationMode.NEAREST)
         pixels, parts = TF.pil_to_tensor(image), TF.pil_to_tensor(mask)[0]
         if self.augmentation is not None:
-            arrays = self.augmentation(pixels.permute(1, 2, 0).numpy(), parts.numpy(), 0, index)
+            arrays = self.augmentation(pixels.permute(1, 2, 0).numpy(), parts.numpy(), 0, index, self.pictures)
             pixels, parts = torch.from_numpy(arrays[0]).permute(2, 0, 1), torch.from_numpy(arrays[1])
         return TF.normalize(pixels / 255, [0.5] * 3, [0.25] * 3), parts
 
 
 def measure_data(cfg: DictConfig) -> dict[str, Any]:
-    """Images per second of one worker, from files and as configured, in turn; and of the whole loader."""
+    """Images per second of one worker, from files and as configured, in turn, and of the whole loader.
+
+    And, on one core, the milliseconds per image of decoding, and of every choice of augmentation and mixing.
+    """
     datamodule = build_datamodule(cfg)
     size = datamodule.batch_size
     loader = datamodule.train_dataloader()
@@ -57,6 +68,7 @@ def measure_data(cfg: DictConfig) -> dict[str, Any]:
     try:
         contestants = {"files": _images(files, FILES), "worker": _images(datamodule.train_dataloader(), ITEMS)}
         rates |= in_turn(contestants, cfg.rounds, torch.device("cpu"))
+        costs = in_turn(_augmentations(datamodule), cfg.rounds, torch.device("cpu"))
     finally:
         torch.set_num_threads(threads[0])
         cv2.setNumThreads(threads[1])
@@ -65,7 +77,34 @@ def measure_data(cfg: DictConfig) -> dict[str, Any]:
         "workers": loader.num_workers,
         "rates": rates,
         "per_worker": median(ratios(rates, "worker", "files")),
+        "cost_ms": {name: 1000 / median(values) for name, values in costs.items()},
     }
+
+
+def _augmentations(datamodule: SegmentationDataModule) -> dict[str, Callable[[], int]]:
+    """Decoding some pictures, and every way to augment or mix them once decoded; each returns how many."""
+    samples, size = datamodule.splits[datamodule.decoded_splits[0]][:FILES], datamodule.image_size
+    pictures = Pictures(samples, size, MemoryArrays(samples, size), np.arange(len(samples)))
+    batch = collate([SegmentationDataset(pictures)[index] for index in range(len(pictures))])
+    files = SegmentationDataset(Pictures(samples, size))
+    ways: dict[str, Callable[[], int]] = {"decoding": partial(_make_items, files)}
+    for option in options("augmentation"):
+        cfg = compose("train", [f"augmentation={option}", f"data.image_size={size}"])
+        if transforms := build_transforms(cfg.augmentation):
+            dataset = SegmentationDataset(pictures, Augmentation(transforms, datamodule.seed))
+            ways[f"augmentation={option}"] = partial(_make_items, dataset)
+    for option in options("mixing"):
+        if mixing := compose("train", [f"mixing={option}"]).mixing:
+            ways[f"mixing={option}"] = partial(_mix_batches, build(mixing, seed=datamodule.seed), batch)
+    return ways
+
+
+def _make_items(dataset: SegmentationDataset) -> int:
+    return len([dataset[index] for index in range(len(dataset))])
+
+
+def _mix_batches(mixing: Mixing, batch: Batch) -> int:
+    return sum(len(mixing(batch, 0, number)["image"]) for number in range(BATCHES))
 
 
 def _images(loader: DataLoader[Any], number: int) -> Callable[[], int]:

@@ -49,6 +49,7 @@ class PlainLoop:
         self.images, self.masks, self.batch_size = images.to(device), masks.to(device), batch_size
         self.device, self.dtype = device, dtype
         self.optimizer = optimizer(self.network.parameters())
+        getattr(self.optimizer, "train", lambda: None)()  # of a schedule-free one
 
     def steps(self, batches: int) -> int:
         """So many steps on batches in a new order; returns the number of images."""

@@ -42,8 +42,10 @@ def print_tables(results: dict[str, Any], folder: Path) -> None:
     console = Console()
     for mode in (mode for mode in TITLES if mode in results):
         console.print(_table(TITLES[mode], _values(results[mode])))
-    if "train" in results and "parts_ms" in results["train"]:
-        console.print(_parts_table(results["train"]["parts_ms"]))
+    if costs := results.get("data", {}).get("cost_ms"):
+        console.print(_parts_table("Augmentation of an image, on one core", costs, "of decoding", costs["decoding"]))
+    if parts := results.get("train", {}).get("parts_ms"):
+        console.print(_parts_table("A step of the training", parts, "share", sum(parts.values())))
     for line in conclusions(results):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(f"run folder  {folder}", soft_wrap=True, highlight=False)
@@ -151,14 +153,14 @@ def _table(title: str, values: Rates) -> Table:
     return table
 
 
-def _parts_table(parts: dict[str, float]) -> Table:
-    table = Table(title="A step of the training", title_justify="left", title_style="bold")
+def _parts_table(title: str, parts: dict[str, float], share: str, whole: float) -> Table:
+    """Milliseconds, and their share of a whole."""
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
     table.add_column("ms", justify="right")
-    table.add_column("share", justify="right")
-    total = sum(parts.values())
+    table.add_column(share, justify="right")
     for name, value in parts.items():
-        table.add_row(name, f"{value:.2f}", f"{100 * value / total:.1f} %")
+        table.add_row(name, f"{value:.2f}", f"{100 * value / whole:.1f} %")
     return table
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from petseg_lightning.data.cache import MemoryArrays, Pictures
+from petseg_lightning.data.copy_paste import CopyPaste
 from petseg_lightning.data.dataset import (
     Batch,
     Item,
@@ -87,6 +88,12 @@ class SegmentationDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.pastes = any(isinstance(transform, CopyPaste) for transform in transforms)
+        if self.pastes and target.part_names[0] != "background":
+            raise InputError(
+                "augmentation.copy_paste pastes all classes but the first, which must be the background: begin "
+                f"data.class_names={list(target.part_names)} with background, or set augmentation.copy_paste.p=0"
+            )
         self.root, self.target = Path(root), target
         self.image_size, self.batch_size = image_size, batch_size
         self.val_fraction, self.num_folds, self.fold = val_fraction, num_folds, fold

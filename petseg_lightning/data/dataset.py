@@ -35,13 +35,16 @@ class Item(TypedDict):
 class Batch(TypedDict):
     """image uint8 (B,3,H,W), channels last in memory; parts uint8 (B,H,W); index int64 (B,).
 
-    original_parts: B masks as on disk, uint8, each (H,W) of its own.
+    original_parts: B masks as on disk, uint8, each (H,W) of its own. Where pictures are blended with others:
+    other_parts uint8 (B,H,W), of those, and other_share, 0 to 1, their weight in image.
     """
 
     image: Tensor
     parts: Tensor
     index: Tensor
     original_parts: NotRequired[list[Tensor]]
+    other_parts: NotRequired[Tensor]
+    other_share: NotRequired[float]
 
 
 class PlannedItem(TypedDict):
@@ -89,7 +92,7 @@ class SegmentationDataset(Dataset[Item]):
         else:
             image, parts = self.pictures[index]
             if self.augmentation is not None:
-                image, parts = self.augmentation(image, parts, epoch, index)
+                image, parts = self.augmentation(image, parts, epoch, index, self.pictures)
         item = Item(image=image, parts=parts, index=index)
         if self.with_original_parts:
             item["original_parts"] = parts if index == PADDING else read_parts(self.pictures.samples[index])

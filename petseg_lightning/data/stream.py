@@ -69,7 +69,8 @@ class StreamDataModule(SegmentationDataModule):
             splits was decided when the shards were written.
 
     Raises:
-        InputError: webdataset is not installed, no index.json of shards in this format, or other splits are asked for.
+        InputError: webdataset is not installed, no index.json of shards in this format, or other splits or pictures
+            of others, pasted, are asked for.
     """
 
     decoded_splits = ("val", "test")
@@ -94,6 +95,11 @@ class StreamDataModule(SegmentationDataModule):
             raise InputError(
                 f"data.num_folds={self.num_folds} data.train_fraction={self.train_fraction}: shards keep the splits "
                 "that they were written with; give both to petseg shard, or leave them out"
+            )
+        if self.pastes:
+            raise InputError(
+                "augmentation.copy_paste looks up other training pictures, which data=stream never has at hand: set "
+                "augmentation.copy_paste.p=0, or use data that are no shards"
             )
         self.shuffle_buffer = shuffle_buffer
         self.unpacked = (

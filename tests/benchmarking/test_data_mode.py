@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from petseg_lightning.benchmarking.data_mode import FileDataset, _images
+from petseg_lightning.conf_tree import options as options_of
 from petseg_lightning.config import compose
 from petseg_lightning.training import build_datamodule
 
@@ -27,7 +28,10 @@ def test_leaves_rates_of_files_worker_and_loader(measured, capsys, request, opti
     torch.set_num_threads(2)
     results, folder = measured("mode=data", *options)
     data = results["data"]
-    assert set(data) == {"workers", "rates", "per_worker"}
+    assert set(data) == {"workers", "rates", "per_worker", "cost_ms"}
+    choices = [f"{group}={option}" for group in ("augmentation", "mixing") for option in options_of(group)]
+    assert list(data["cost_ms"]) == ["decoding", *(choice for choice in choices if not choice.endswith("=none"))]
+    assert all(cost > 0 for cost in data["cost_ms"].values())
     assert data["workers"] == workers
     assert {name: len(values) for name, values in data["rates"].items()} == {"files": 2, "worker": 2, "loader": 2}
     assert all(rate > 0 for values in data["rates"].values() for rate in values)
@@ -35,6 +39,12 @@ def test_leaves_rates_of_files_worker_and_loader(measured, capsys, request, opti
     assert data["per_worker"] == statistics.median(worker / files for worker, files in pairs)
     assert torch.get_num_threads() == 2
     lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if "augmentation=strong" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "augmentation=strong",
+        f"{data['cost_ms']['augmentation=strong']:.2f}",
+        f"{100 * data['cost_ms']['augmentation=strong'] / data['cost_ms']['decoding']:.1f} %",
+    ]
     assert f"A worker is {data['per_worker']:.1f} times as fast as one that reads the files." in lines
     with Image.open(folder / "benchmark.png") as image:
         image.load()

@@ -12,10 +12,10 @@ def pictures(tiny_pets):
     return OxfordPetDataModule(tiny_pets(), image_size=16, cache="memory").pictures("train")
 
 
-def stamp(image, parts, epoch, index):
+def stamp(image, parts, epoch, index, pictures):
     """Stands for an augmentation: writes its arguments into the picture."""
     image = image.copy()
-    image[0, 0] = (epoch, index, 77)
+    image[0, 0] = (epoch, index, len(pictures))
     return image, parts[::-1].copy()
 
 
@@ -27,8 +27,8 @@ def test_an_item_is_a_picture_augmented_for_its_epoch_and_index(pictures):
     np.testing.assert_array_equal(plain[(8, 5)]["parts"], pictures[5][1])
     item = augmented[(8, 5)]
     assert item["index"] == 5
-    assert item["image"][0, 0].tolist() == [8, 5, 77]
-    assert augmented[5]["image"][0, 0].tolist() == [0, 5, 77]
+    assert item["image"][0, 0].tolist() == [8, 5, len(pictures)]
+    assert augmented[5]["image"][0, 0].tolist() == [0, 5, len(pictures)]
     np.testing.assert_array_equal(item["parts"], pictures[5][1][::-1])
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from petseg_lightning.config import build, compose
 from petseg_lightning.data import stream as stream_module
+from petseg_lightning.data.copy_paste import CopyPaste
 from petseg_lightning.data.folder import FolderDataModule
 from petseg_lightning.data.pets import OxfordPetDataModule
 from petseg_lightning.data.samples import MaskCode
@@ -472,3 +473,8 @@ def test_the_first_batch_does_not_wait_for_a_whole_shard(shards, monkeypatch):
 def test_shards_keep_the_splits_that_they_were_written_with(shards, options):
     with pytest.raises(InputError, match=r"shards keep the splits that they were written with; give both to petseg"):
         stream(shards(), **options)
+
+
+def test_nothing_is_pasted_onto_streamed_pictures(shards):
+    with pytest.raises(InputError, match=r"^augmentation\.copy_paste looks up other training pictures, .*: set augme"):
+        stream(shards(), transforms=[CopyPaste((0.5, 1.0), 0.5)])
