@@ -185,6 +185,7 @@ def training_step(
     on_device: Batch = {key: value.to(device) for key, value in batch.items()}  # type: ignore[attr-defined, assignment]
     assert copy.build_optimizer is not None
     optimizer = copy.build_optimizer(copy.parameters())
+    getattr(optimizer, "train", lambda: None)()  # of a schedule-free one
     dtype = AUTOCAST[compute.precision]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
 

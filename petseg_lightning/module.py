@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from petseg_lightning.data.dataset import Batch
 from petseg_lightning.data.targets import IGNORE, Target
+from petseg_lightning.errors import InputError
 from petseg_lightning.metrics.confusion import ConfusionMatrix, confusion_counts
 from petseg_lightning.metrics.protocols import merge_counts
 from petseg_lightning.metrics.scores import scores
@@ -26,10 +28,11 @@ class SegmentationModule(LightningModule):
         loss: (logits, masks (B,H,W) int64, 255 = ignored) -> scalar.
         target: the classes, and which class each part of a mask is.
         mean, std: of RGB in 0..1; the module normalizes by itself.
-        optimizer: parameters -> optimizer.
-        scheduler: optimizer -> scheduler, or None for a constant rate.
+        optimizer: named parameters, or groups of them -> optimizer. A group's `lr_scale` is its part of the rate.
+        scheduler: optimizer -> scheduler of torch or timm, or None for a constant rate.
         total_steps_argument: the scheduler's argument that takes the number of steps of the training.
         interval, monitor: when the scheduler steps, and on which logged value.
+        mixing: (batch, epoch, number of the batch, rank) -> the batch to train on; None: as it is.
         description: plain values stored in every checkpoint: what rebuilds this module.
     """
 
@@ -44,15 +47,16 @@ class SegmentationModule(LightningModule):
         target: Target,
         mean: Sequence[float],
         std: Sequence[float],
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+        optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         total_steps_argument: str | None = None,
         interval: str = "epoch",
         monitor: str | None = None,
+        mixing: Callable[[Batch, int, int, int], Batch] | None = None,
         description: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.loss, self.target = network, loss, target
+        self.network, self.loss, self.target, self.mixing = network, loss, target, mixing
         self.build_optimizer, self.build_scheduler = optimizer, scheduler
         self.total_steps_argument = total_steps_argument
         self.scheduler_options = {"interval": interval, "monitor": monitor}
@@ -82,12 +86,21 @@ class SegmentationModule(LightningModule):
         return self.class_of_part.index_select(0, parts.flatten().int()).view_as(parts)
 
     def training_loss(self, batch: Batch) -> Tensor:
-        """The loss of a batch, by the compiled network where the batch has the size it was compiled for."""
+        """The loss of a batch, by the compiled network where the batch has the size it was compiled for.
+
+        A blended batch has the loss of both its masks, weighted as its pictures are.
+        """
         images = self.normalized(batch["image"])
         network = self._compiled if len(images) == self._compiled_size else self.network
-        return self.loss(network(images), self._classes(batch["parts"]))
+        logits = network(images)
+        loss = self.loss(logits, self._classes(batch["parts"]))
+        if "other_parts" in batch:
+            loss = loss.lerp(self.loss(logits, self._classes(batch["other_parts"])), batch["other_share"])
+        return loss
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.mixing is not None:
+            batch = self.mixing(batch, self.current_epoch, batch_idx, self.global_rank)
         loss = self.training_loss(batch)
         self.log("train/loss", loss, batch_size=len(batch["image"]))
         return loss
@@ -134,29 +147,45 @@ class SegmentationModule(LightningModule):
         """The optimizer and its scheduler.
 
         A network with an `encoder_lr_scale` other than 1 has its `encoder` trained at that part of every rate.
+
+        Raises:
+            InputError: a scheduler that cannot schedule this optimizer, or a training of this length.
         """
         if self.build_optimizer is None:
             raise ValueError("this module was built for evaluation: give it an optimizer to train it")
-        scale = getattr(self.network, "encoder_lr_scale", 1.0)
-        scales = [1.0] if scale == 1 else [1.0, scale]
-        optimizer = self.build_optimizer(self._encoder_last() if scale != 1 else self.parameters())
-        for group, part in zip(optimizer.param_groups, scales, strict=True):
-            group["lr"] *= part
+        optimizer = self.build_optimizer(self._parameter_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_scale", 1.0)
         if self.build_scheduler is None:
             return optimizer
         arguments: dict[str, Any] = {}
         if self.total_steps_argument is not None:
             arguments[self.total_steps_argument] = int(self.trainer.estimated_stepping_batches)
-        if max_lr := getattr(self.build_scheduler, "keywords", {}).get("max_lr"):
-            arguments["max_lr"] = [max_lr * part for part in scales]
-        scheduler = self.build_scheduler(optimizer, **arguments)
+        try:
+            scheduler = self.build_scheduler(optimizer, **arguments)
+        except (ValueError, TypeError, ZeroDivisionError) as error:
+            raise InputError(
+                f"the scheduler cannot schedule {type(optimizer).__name__} here ({error}); choose another scheduler="
+            ) from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **self.scheduler_options}}  # type: ignore[return-value]
 
-    def _encoder_last(self) -> Any:
-        """Two groups of parameters: all others, and the network's encoder."""
-        encoder = list(self.network.get_submodule("encoder").parameters())
-        known = set(map(id, encoder))
-        return [{"params": [p for p in self.parameters() if id(p) not in known]}, {"params": encoder}]
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Named parameters: all in one group, or the encoder in one of its own, at its part of the rate."""
+        named, scale = list(self.named_parameters()), getattr(self.network, "encoder_lr_scale", 1.0)
+        if scale == 1:
+            return [{"params": named}]
+        encoder = set(map(id, self.network.get_submodule("encoder").parameters()))
+        return [
+            {"params": [(name, p) for name, p in named if id(p) not in encoder]},
+            {"params": [(name, p) for name, p in named if id(p) in encoder], "lr_scale": scale},
+        ]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """As Lightning does it; the schedulers of timm are told the number of the step."""
+        if isinstance(scheduler, LRScheduler):
+            super().lr_scheduler_step(scheduler, metric)
+        else:
+            scheduler.step_update(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.description

@@ -1,0 +1,1 @@
+"""Values that are measured before a training."""
