@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -88,10 +89,17 @@ PRECISION = one_of(
     32,
     64,
 )
+PROBABILITY = Rule("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1)
+SHARE = Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)
 FOLDER = Rule("the path of a folder", lambda v: isinstance(v, str) and bool(v))
 CLASS_NAMES = Rule(
     "a list of two or more different names",
     lambda v: isinstance(v, list) and all(isinstance(n, str) and n for n in v) and len(v) == len(set(v)) and len(v) > 1,
+)
+
+ARCHITECTURES = (  # of segmentation_models_pytorch, whose import takes seconds
+    *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet"),
+    *("Segformer", "DPT"),
 )
 
 TERM = re.compile(r"^loss\.(terms\.[^.]+\.)+")  # a key of a term of a sum: the rule is that of the loss
@@ -136,6 +144,11 @@ RULES: dict[str, Rule] = {
     "data.synthetic_seed": SEED,
     "data.class_names": CLASS_NAMES,
     "data.ignore_value": whole(0, 255),
+    "augmentation.strength": Rule("a number from 0 to 2", lambda v: _is_number(v) and 0 <= v <= 2),
+    "augmentation.copy_paste.p": PROBABILITY,
+    "augmentation.copy_paste.scale": list_of("two numbers above 0", above(0), 2),
+    "mixing.alpha": above(0),
+    "mixing.p": PROBABILITY,
     "compute.precision": PRECISION,
     "compute.channels_last": one_of("auto", True, False),
     "compute.compile": one_of("auto", True, False),
@@ -147,6 +160,10 @@ RULES: dict[str, Rule] = {
     "model.depth": whole(1, 8),
     "model.last_channels": optional(whole(1)),
     "model.skip_connections": one_of(True, False),
+    "model.arch": Rule(
+        f"one of {', '.join(ARCHITECTURES)}",
+        lambda v: isinstance(v, str) and v.lower() in map(str.lower, ARCHITECTURES),
+    ),
     "model.freeze_encoder": one_of(True, False),
     "model.encoder_lr_scale": above(0),
     "loss.class_weights": any_of(one_of(None, "measured"), list_of("a list of weights, none below 0", at_least(0))),
@@ -164,17 +181,40 @@ RULES: dict[str, Rule] = {
     ),
     "optimizer.lr": above(0),
     "optimizer.weight_decay": at_least(0),
-    "optimizer.momentum": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "optimizer.momentum": SHARE,
+    "optimizer.opt": Rule("the name of an optimizer of timm", lambda v: isinstance(v, str) and bool(v)),
+    "optimizer.layer_decay": Rule("a number above 0, 1 at most", lambda v: _is_number(v) and 0 < v <= 1),
+    "optimizer.decay_norm_and_bias": one_of(True, False),
+    "optimizer.warmup_steps": whole(0),
     "scheduler.interval": one_of("step", "epoch"),
     "scheduler.scheduler.eta_min": at_least(0),
-    "scheduler.scheduler.max_lr": above(0),
     "scheduler.scheduler.pct_start": between(0, 1),
+    "scheduler.scheduler.power": above(0),
+    "scheduler.scheduler.warmup_fraction": SHARE,
+    "scheduler.scheduler.after.eta_min": at_least(0),
+    "scheduler.scheduler.after.power": above(0),
+    "scheduler.scheduler.sched": one_of("constant", "cosine", "poly", "rsqrt", "tanh", "wsd"),
+    "scheduler.scheduler.warmup_lr": at_least(0),
+    "scheduler.scheduler.min_lr": at_least(0),
     "scheduler.scheduler.factor": between(0, 1),
     "scheduler.scheduler.patience": whole(0),
+    "find.lr.min_lr": above(0),
+    "find.lr.max_lr": above(0),
+    "find.lr.num_steps": whole(20),
+    "find.batch_size.max_batch_size": whole(2),
+    "find.batch_size.memory_share": Rule("a number above 0, 1 at most", lambda v: _is_number(v) and 0 < v <= 1),
     "callbacks.early_stopping.patience": whole(1),
+    "callbacks.weight_averaging.decay": SHARE,
+    "callbacks.weight_averaging.start": SHARE,
+    "callbacks.weight_averaging.statistics_batches": whole(1),
+    "callbacks.schedule_free.statistics_batches": whole(1),
     "callbacks.validation_pictures.num_pictures": whole(1),
+    "search.trials": whole(1),
+    "search.parallel": whole(1),
+    "search.monitor": one_of("val/miou", "val/accuracy"),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.devices": any_of(whole(1), one_of(-1, "auto"), list_of("a list of device numbers", whole(0))),
+    "trainer.num_nodes": whole(1),
     "trainer.max_epochs": whole(1),
     "trainer.precision": PRECISION,
     "trainer.accumulate_grad_batches": whole(1),
@@ -255,11 +295,50 @@ def _contradictions(values: dict, multirun: bool) -> list[str]:
         )
     if (folds := data.get("num_folds")) is not None and data.get("fold", 0) >= folds:
         problems.append(f"data.fold={data.get('fold', 0)} must be below data.num_folds={folds}: the first fold is 0")
+    weights = values.get("model", {}).get("encoder_weights")
+    is_path = weights not in (None, "pretrained") and not str(weights).startswith("package:")
+    if is_path and values.get("ckpt_path") is None and not Path(str(weights)).is_file():  # a checkpoint has its own
+        problems.append(
+            f"model.encoder_weights={weights} must be null, pretrained, package:<name>, or a file that is there"
+        )
+    problems += [*_schedule_free(values), *_find(values)]
     if multirun and _starts_processes(trainer):
         problems.append(
             f"trainer.devices={shown(trainer['devices'])} does not go with -m, as each process would start "
             "the sweep again: run the settings one by one, or with trainer.devices=1"
         )
+    return problems
+
+
+def _schedule_free(values: dict) -> list[str]:
+    """What a schedule-free optimizer does itself."""
+    if not str(values.get("optimizer", {}).get("_target_")).startswith("schedulefree."):
+        return []
+    problems = []
+    if values.get("scheduler", {}).get("scheduler") is not None:
+        problems.append("a schedule-free optimizer has no schedule (optimizer.warmup_steps=...): give scheduler=none")
+    if (values.get("callbacks") or {}).get("weight_averaging") is not None:
+        problems.append("a schedule-free optimizer averages the weights itself: choose other callbacks=, or optimizer=")
+    return problems
+
+
+def _find(values: dict) -> list[str]:
+    find, devices = values.get("find") or {}, values.get("trainer", {}).get("devices", 1)
+    if not find:
+        return []
+    problems = []
+    if values.get("ckpt_path") is not None:
+        problems.append(
+            "a resumed training goes on with what was found at its beginning: leave find= out, and give the values of "
+            "that run's found.json"
+        )
+    if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
+        problems.append(
+            f"trainer.devices={shown(devices)} does not go with find=: find on one device, and give what it says "
+            "to a training on several"
+        )
+    if (rates := find.get("lr")) and not rates["min_lr"] < rates["max_lr"]:
+        problems.append(f"find.lr.min_lr={rates['min_lr']} must be below find.lr.max_lr={rates['max_lr']}")
     return problems
 
 

@@ -33,14 +33,23 @@ def root(door: str) -> dict[str, Any]:
 
 
 def groups(door: str) -> dict[str, str | None]:
-    """Groups that the door's defaults lists name (Hydra's own left out), each with its default option."""
+    """Groups that the door's defaults lists name, each with its default option; of Hydra's own those in conf/."""
     found: dict[str, str | None] = {}
     for item in root(door)["defaults"]:
         if isinstance(item, dict):
             found |= {group: option for group, option in item.items() if group != "hydra"}
+            found |= _hydra_groups(item["hydra"]) if "hydra" in item else {}
         elif item != "_self_":  # the root of another door, taken over
             found |= groups(item)
     return found
+
+
+def _hydra_groups(option: str) -> dict[str, str | None]:
+    content = yaml.safe_load((config_dir() / "hydra" / f"{option}.yaml").read_text(encoding="utf-8"))
+    chosen = {
+        f"hydra/{key.removeprefix('override ')}": value for item in content["defaults"] for key, value in item.items()
+    }
+    return {group: value for group, value in chosen.items() if (config_dir() / group).is_dir()}
 
 
 def options(group: str) -> list[str]:

@@ -9,15 +9,15 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 import hydra.utils
 import yaml
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -35,11 +35,18 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.failures import HINT, remove_if_unused, report
 from petseg_lightning.help_text import door_help
 from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key, unknown_option
+from petseg_lightning.sweeping.identity import folder_name
+from petseg_lightning.sweeping.job import Fingerprint, own_overrides, run_job
+from petseg_lightning.sweeping.jobs import Sweep, hydra_of, values
+from petseg_lightning.sweeping.run import jobs_to_check, run_sweep
 
 __all__ = ["build", "build_all", "compose", "config_dir", "door", "given", "overrides", "plain"]
 
 # Hydra's flags for a configuration from elsewhere, or for none: it composes then without our help.
 FOREIGN = ("config_dir", "config_path", "config_name", "shell_completion", "hydra_help", "experimental_rerun")
+
+
+OmegaConf.register_new_resolver("job_folder", folder_name, replace=True)
 
 
 class UsageError(InputError):
@@ -122,19 +129,19 @@ def given() -> dict[str, Any]:
     """
     if not HydraConfig.initialized():
         return {}
-    parser = OverridesParser.create()
-    parsed = parser.parse_overrides(overrides())
-    chosen = {override.key_or_group: override.value() for override in parsed if not override.is_delete()}
-    if HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return chosen
-    command = parser.parse_overrides([argument for argument in sys.argv[1:] if not argument.startswith("-")])
-    swept = {override.key_or_group for override in command if override.is_sweep_override()}
-    return {key: value for key, value in chosen.items() if key in swept}
+    chosen = own_overrides(overrides()) if HydraConfig.get().mode is RunMode.MULTIRUN else overrides()
+    parsed = OverridesParser.create().parse_overrides(chosen)
+    return {override.get_key_element().lstrip("+"): override.value() for override in parsed if not override.is_delete()}
 
 
 def _load(door: str, overrides: Sequence[str]) -> DictConfig:
-    with hydra.initialize_config_dir(str(config_dir()), job_name=door, version_base="1.3"):
-        return hydra.compose(door, list(overrides), return_hydra_config=True)
+    running = GlobalHydra.instance().hydra  # of the door that asks for it, if any
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(config_dir()), job_name=door, version_base="1.3"):
+            return hydra.compose(door, list(overrides), return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def _explain(door: str, overrides: Sequence[str], error: Exception) -> str:
@@ -194,38 +201,42 @@ def _words(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def door(name: str, run: Callable[[DictConfig], Any]) -> Callable[[], None]:
+def door(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint | None = None) -> Callable[[], None]:
     """The `main` of a door: reads the command line, composes and checks the config, calls `run` with it.
 
     A mistake of the user (`InputError`, `OSError`) becomes one line on stderr and exit code 1; an unreadable
     command line has exit code 2, an interruption 130. Any other exception is a bug and keeps its traceback.
-    In a sweep a job that fails is reported and the next one begins.
+    In a sweep a job that fails is reported and the next one begins; a table at the end says what became of each.
 
     Args:
         name: of the root in conf/ and of the module `petseg_lightning.<name>`.
         run: from the configuration to a result; imports what is heavy only when it is called.
+        fingerprint: from the configuration to that of its data, where a job that finished need not run again in the
+            same sweep, and one that was interrupted resumes.
     """
 
     def main() -> None:
-        if code := _enter(name, run):
+        if code := _enter(name, run, fingerprint):
             sys.exit(code)
 
     return main
 
 
-def _enter(name: str, run: Callable[[DictConfig], Any]) -> int:
+def _enter(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint | None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on, in place of printing them
     try:
         arguments = _arguments(name)
         if arguments.help:
             print(door_help(name, compose(name, arguments.overrides)))
             return 0
+        shown = arguments.cfg or arguments.info
         foreign = any(getattr(arguments, flag) for flag in FOREIGN)
-        if not (foreign or arguments.cfg or arguments.info):
-            configs = [compose(name, job) for job in _jobs(name, arguments)]
-            check_any(configs, multirun=arguments.multirun)
         try:
-            return _run_jobs(name, run, arguments.multirun)
+            if arguments.multirun and not shown:
+                return _run_jobs(name, partial(run_job, run=run, fingerprint=fingerprint, command=sys.argv), arguments)
+            if not (foreign or shown):
+                check(compose(name, arguments.overrides))
+            return _run_alone(name, run)
         except HydraException as error:
             raise InputError(_words(error) if foreign else _explain(name, arguments.overrides, error)) from error
     except KeyboardInterrupt:
@@ -255,45 +266,62 @@ def _arguments(name: str) -> argparse.Namespace:
         suggestion = nearest_key(key, valid)
         advice = f": did you mean {suggestion}=...?" if suggestion else ""
         raise UsageError(f"unknown flag {unknown[0]}, settings are written key=value without dashes{advice}")
+    arguments.multirun |= any(text.startswith("sweep=") for text in arguments.overrides)
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
     sys.argv[1:] = [*arguments.overrides, *flags]  # the only order that Hydra's own parser reads
     return arguments
 
 
-def _jobs(name: str, arguments: argparse.Namespace) -> list[list[str]]:
-    """The overrides of each run that the command line asks for."""
-    if not arguments.multirun:
-        return [arguments.overrides]
-    with hydra.initialize_config_dir(str(config_dir()), job_name=name, version_base="1.3"):
-        parsed, problems = _parse(arguments.overrides, GlobalHydra.instance().config_loader())
+def _run_jobs(name: str, task: Callable[[DictConfig], None], arguments: argparse.Namespace) -> int:
+    """Run a sweep.
+
+    Raises:
+        InputError: what is wrong with all of its jobs; a wrong override of any.
+    """
+    foreign = any(getattr(arguments, flag) for flag in FOREIGN)
+    with _folder_errors():
+        engine = hydra_of(name, arguments.config_dir)
+        parsed, problems = _parse(arguments.overrides, engine.config_loader)
         if problems:
             raise InputError("; ".join(problems))
         try:
-            return BasicSweeper.split_arguments(parsed, None)[0]
+            sweep = Sweep.read(engine, name, arguments.overrides)
         except HydraException as error:
+            for override in [] if foreign else parsed:
+                compose(name, values(override)[:1])
             raise InputError(_words(error)) from error
+        if not foreign:
+            check_any([compose(name, job) for job in jobs_to_check(sweep)], multirun=True)
+        return run_sweep(sweep, task)
 
 
-def _run_jobs(name: str, run: Callable[[DictConfig], Any], multirun: bool) -> int:
-    begun: list[str] = []
-    failed: list[str] = []
+def _run_alone(name: str, run: Callable[[DictConfig], Any]) -> int:
+    failed = False
 
     def task(cfg: DictConfig) -> Any:
-        job = HydraConfig.get()
-        label = f"job {job.job.num} ({' '.join(job.overrides.task)})" if multirun else ""
-        begun.append(label)
+        nonlocal failed
         try:
-            check(cfg, multirun=multirun)
+            check(cfg)
             return run(cfg)
         except Exception as error:
-            report(error, label)
-            remove_if_unused(Path(job.runtime.output_dir))
-            failed.append(label)
+            failed = True
+            report(error)
+            remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
 
     task.__module__ = f"petseg_lightning.{name}"  # where Hydra takes the name of the job from
-    try:
+    with _folder_errors():
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
+    return int(failed)
+
+
+@contextmanager
+def _folder_errors() -> Iterator[None]:
+    """What goes wrong around a job, in one line."""
+    try:
+        yield
     except HydraException:  # some are OSErrors too
+        raise
+    except InputError:
         raise
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(_words(error)) from error
@@ -301,6 +329,3 @@ def _run_jobs(name: str, run: Callable[[DictConfig], Any], multirun: bool) -> in
         raise InputError(
             f"the run folder cannot be written ({error}): choose another place with paths.log_dir=<folder>"
         ) from error
-    if failed and multirun:
-        print(f"error: {len(failed)} of {len(begun)} jobs failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0

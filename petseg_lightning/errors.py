@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line that says what was wrong, the rule, and the fix; the doors print it without a
     traceback and exit with code 1.
     """
+
+
+class PrunedError(Exception):
+    """A training that a search gives up, with the reason; neither a mistake nor a bug."""

@@ -23,7 +23,12 @@ def report(error: Exception, job: str = "") -> None:
         traceback.print_exception(error)
     if line is not None or job:
         start = f"{job}: " if job else ""
-        print(f"error: {start}{line or f'{type(error).__name__}: {_one_line(str(error))}'}", file=sys.stderr)
+        print(f"error: {start}{in_one_line(error)}", file=sys.stderr)
+
+
+def in_one_line(error: Exception) -> str:
+    """A user's mistake in its words, a bug with its type."""
+    return _users_mistake(error) or f"{type(error).__name__}: {_one_line(str(error))}"
 
 
 def remove_if_unused(output_dir: Path) -> None:

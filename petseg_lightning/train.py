@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from petseg_lightning.config import door
+from petseg_lightning.config import build, door
 from petseg_lightning.data.presence import require_pets
 
 
@@ -17,7 +17,16 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return train(cfg)
 
 
-main = door("train", run)
+def fingerprint(cfg: DictConfig) -> str:
+    """The fingerprint of the data that a training would see."""
+    if "download" in cfg.data:
+        require_pets(cfg.data.root, cfg.data.download)
+    datamodule = build(cfg.data)
+    datamodule.prepare_data()
+    return datamodule.description()["fingerprint"]
+
+
+main = door("train", run, fingerprint)
 
 if __name__ == "__main__":
     main()

@@ -4,6 +4,7 @@ import logging
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ from petseg_lightning.callbacks.throughput import Throughput
 from petseg_lightning.compute import Compute, choose, random_batch, use
 from petseg_lightning.config import build, build_all, given, plain
 from petseg_lightning.data.datamodule import SegmentationDataModule
+from petseg_lightning.data.transforms import at_strength
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import InputError
 from petseg_lightning.evaluation import evaluate
@@ -58,6 +60,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     datamodule.setup("fit")  # a damaged picture is met before anything is written
     throughput = Throughput()
     callbacks = [*build_all(cfg.callbacks), throughput, EvaluationRecorder()]
+    found = find_values(cfg, module, datamodule)
     compute = choose_compute(cfg, module, datamodule, resume)
     loggers: list[Logger] = build_all(cfg.logger)
     trainer: Trainer = build(
@@ -81,6 +84,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 "parameters": sum(p.numel() for p in module.network.parameters()),
                 "train_seconds": round(train_seconds, 1),
                 "images_per_second": throughput.median,
+                **({"found": found} if found else {}),
             },
         )
         write_environment(folder, datamodule, asdict(compute), started)
@@ -96,12 +100,18 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def build_datamodule(cfg: DictConfig) -> SegmentationDataModule:
     """The data of a config, present and checked, with its counts logged."""
-    transforms = build(cfg.augmentation.transforms) if "augmentation" in cfg else []
+    transforms = build_transforms(cfg.augmentation) if "augmentation" in cfg else []
     datamodule: SegmentationDataModule = build(cfg.data, transforms=transforms, seed=cfg.get("seed", 0))
     datamodule.prepare_data()
     counts = ", ".join(f"{count:,} {split}" for split, count in datamodule.counts.items())
     log.info("Pictures: %s", counts)
     return datamodule
+
+
+def build_transforms(augmentation: DictConfig) -> list[Any]:
+    """The transforms of a config at its strength."""
+    nodes = at_strength(**plain(augmentation))
+    return build(OmegaConf.create({"augmentation": {"transforms": nodes}}).augmentation.transforms)
 
 
 def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> SegmentationModule:
@@ -116,6 +126,7 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
         **build(cfg.preprocessing),
         **build(cfg.scheduler),
         optimizer=build(cfg.optimizer),
+        mixing=build(cfg.mixing, seed=cfg.seed) if cfg.mixing else None,
         description={
             "version": __version__,
             "model": model,
@@ -135,6 +146,35 @@ def _with_measured_weights(loss: dict[str, Any], datamodule: SegmentationDataMod
     if filled.get("class_weights") == "measured":
         filled["class_weights"] = datamodule.class_weights()
     return filled
+
+
+def find_values(cfg: DictConfig, module: SegmentationModule, datamodule: SegmentationDataModule) -> dict[str, Any]:
+    """What `cfg.find` asks for, measured, by key; config, module and data then have it, and found.json in the folder.
+
+    Raises:
+        InputError: nothing can be found.
+    """
+    found: dict[str, Any] = {}
+    finders, folder = build(cfg.find), Path(cfg.paths.output_dir)
+    if not finders:
+        return found
+    precision = "32-true" if cfg.trainer.precision == "auto" else cfg.trainer.precision
+    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    fixed: dict[str, Any] = {**silent, "enable_model_summary": False, "profiler": None, "fast_dev_run": False}
+    trainer = partial(build, cfg.trainer, precision=precision, limit_val_batches=0, max_epochs=-1, **fixed)
+    if "batch_size" in finders:
+        device, pictures = trainer().strategy.root_device, datamodule.counts["train"]
+        size = finders["batch_size"].find(module, datamodule.image_size, pictures, device)
+        found["data.batch_size"] = datamodule.batch_size = module.description["data"]["batch_size"] = size
+    if "lr" in finders:
+        optimizer = partial(build, cfg.optimizer)
+        found["optimizer.lr"] = rate = finders["lr"].find(module, datamodule, optimizer, trainer, folder)
+        module.build_optimizer = optimizer(lr=rate)
+    for key, value in found.items():
+        OmegaConf.update(cfg, key, value)
+    log.info("Found %s: the training uses it", " ".join(f"{key}={value}" for key, value in found.items()))
+    write_json(folder / "found.json", found)
+    return found
 
 
 def choose_compute(

@@ -29,6 +29,11 @@ CASES = {
     "data.root": (["data", "/a/b"], ["null", "3", "''"]),
     "data.class_names": (["[a,b]", "[a,b,c]"], ["[a]", "[a,a]", "a", "null", "[a,1]", "[]", "[a,'']"]),
     "data.ignore_value": (["0", "255"], ["-1", "256", "null"]),
+    "augmentation.strength": (["0", "0.5", "1", "2"], ["-0.1", "2.1", "null", "true", "strong", ".nan"]),
+    "augmentation.copy_paste.p": (["0", "0.5", "1"], ["-0.1", "1.1", "null", "true"]),
+    "augmentation.copy_paste.scale": (["[0.5,1]"], ["[0,1]", "[0.5]", "0.5", "null"]),
+    "mixing.alpha": (["0.2", "1"], ["0", "-1", "null", ".inf"]),
+    "mixing.p": (["0", "1.0"], ["1.5", "always"]),
     "model.depth": (["1", "8"], ["0", "9", "null"]),
     "model.last_channels": (["null", "1", "64"], ["0", "-3", "3.0", "false"]),
     "model.skip_connections": (["true", "false"], ["1", "0", "null", "yess"]),
@@ -76,8 +81,8 @@ def test_all_problems_are_told_at_once_as_one_would_write_them():
 
 def test_interpolations_are_followed():
     cfg = config("optimizer.lr=-1")
-    cfg.scheduler = {"scheduler": {"max_lr": "${optimizer.lr}"}}
-    with pytest.raises(InputError, match=r"optimizer\.lr=-1 must .*; scheduler\.scheduler\.max_lr=-1 must "):
+    cfg.scheduler = {"scheduler": {"power": "${optimizer.lr}"}}
+    with pytest.raises(InputError, match=r"optimizer\.lr=-1 must .*; scheduler\.scheduler\.power=-1 must "):
         check(cfg)
 
 

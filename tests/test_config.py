@@ -1,15 +1,17 @@
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from petseg_lightning.checks import check
-from petseg_lightning.conf_tree import config_dir, doors
+from petseg_lightning.conf_tree import config_dir, doors, options
 from petseg_lightning.config import build, compose, door
 from petseg_lightning.errors import InputError
 
@@ -27,7 +29,8 @@ def run(cfg):
             "bug": RuntimeError("a bug"),
             "interrupt": KeyboardInterrupt(),
         }[os.environ["FAILURE"]]
-    open(os.path.join(cfg.paths.output_dir, "metrics.json"), "w").close()
+    with open(os.path.join(cfg.paths.output_dir, "metrics.json"), "w") as file:
+        file.write("{}")
     return {"miou": 0.5}
 
 if __name__ == "__main__":
@@ -85,8 +88,8 @@ def run_folders(folder: Path, kind: str = "runs") -> list[Path]:
 
 
 def test_compose_resolves_everything_and_leaves_hydra_as_it_was(tmp_path):
-    cfg = compose("train", ["scheduler=one_cycle", "optimizer.lr=0.25"], output_dir=tmp_path / "run")
-    assert cfg.scheduler.scheduler.max_lr == 0.25
+    cfg = compose("train", ["compute.precision=bf16-mixed"], output_dir=tmp_path / "run")
+    assert cfg.trainer.precision == "bf16-mixed"
     assert cfg.paths.output_dir == str(tmp_path / "run")
     assert cfg.callbacks.best_checkpoint.dirpath == str(tmp_path / "run" / "checkpoints")
     assert "hydra" not in cfg
@@ -95,6 +98,14 @@ def test_compose_resolves_everything_and_leaves_hydra_as_it_was(tmp_path):
     assert not GlobalHydra.instance().is_initialized()
     assert not (tmp_path / "run").exists()
     assert compose("evaluate").paths.output_dir.startswith(f"{Path.cwd()}/logs/evaluate/runs/")
+
+
+def test_a_running_door_can_compose_and_stays_what_it_was():
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        assert running is not None
+        assert compose("train", ["augmentation=light"]).augmentation.transforms
+        assert GlobalHydra.instance().hydra is running
 
 
 def test_compose_reports_wrong_overrides_and_doors():
@@ -167,7 +178,7 @@ def test_build_turns_what_cannot_be_made_into_one_line():
         ("hydra.run.dirr=x", ["unknown key hydra.run.dirr, did you mean hydra.run.dir?"]),
         (
             "optimizer=3",
-            ["optimizer has no option 3, (options: adam, adamw, sgd)"],
+            [f"optimizer has no option 3, (options: {', '.join(options('optimizer'))})"],
         ),
         ("experiment=null", ["experiment=null is no option: leave experiment out, or remove it with ~experiment"]),
         ("+model=fcn", ["+model=fcn is a choice and no new key: write model=fcn"]),
@@ -330,8 +341,14 @@ def test_a_sweep_reports_a_failed_job_and_goes_on(start, tmp_path):
         f"error: 4 of 6 jobs failed: {jobs[0]}, {jobs[3]}, {jobs[4]}, {jobs[5]}",
     ]
     (sweep,) = run_folders(tmp_path, "multiruns")
-    assert sorted(path.name for path in sweep.iterdir()) == ["1", "2", "multirun.yaml"]
-    assert sorted(path.name for path in (sweep / "1").iterdir()) == [".hydra", "metrics.json"]
+    states = {file.parent: json.loads(file.read_text()) for file in sweep.glob("*/state.json")}
+    assert sorted(path.name.rpartition("_")[0] for path in states) == sorted(
+        f"model.base_channels-{channels},seed-{seed}" for seed in (0, 1) for channels in (0, 8, 16)
+    )
+    finished = [folder for folder, state in states.items() if state["status"] == "finished"]
+    assert [state["status"] for state in states.values()].count("failed") == 4
+    assert len(finished) == 2
+    assert sorted(path.name for path in finished[0].iterdir()) == [".hydra", "metrics.json", "state.json"]
 
 
 def test_a_bug_in_a_sweep_is_told_with_its_job(start):

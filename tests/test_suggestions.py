@@ -68,7 +68,7 @@ def test_the_common_habits_of_other_tools_are_understood(habit):
 
 def test_a_key_of_another_option_names_it():
     assert unknown_key("optimizer.momentum", VALID["train"]) == (
-        "optimizer.momentum is no key of the present choice, it belongs to optimizer=sgd"
+        "optimizer.momentum is no key of the present choice, it belongs to optimizer=schedule_free_sgd, optimizer=sgd"
     )
     assert unknown_key("data.image_size", VALID["evaluate"]).endswith(
         "it belongs to data=folder, data=oxford_pet, data=stream, data=synthetic"  # which have it from a fragment

@@ -44,12 +44,13 @@ def test_a_sweep_goes_on_after_a_job_that_fails(petseg, tmp_path):
 def test_a_sweep_leaves_finished_runs(petseg, tmp_path):
     done = petseg("-m", "trainer=cpu", "model.base_channels=3,4", "optimizer.lr=1e-3", "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
-    for job, channels in (("0", 3), ("1", 4)):
-        metrics = json.loads((tmp_path / "sweep" / job / "metrics.json").read_text())
-        checkpoint = torch.load(tmp_path / f"sweep/{job}/checkpoints/best.ckpt", weights_only=True)
+    for channels in (3, 4):
+        (job,) = (tmp_path / "sweep").glob(f"model.base_channels-{channels}_*")
+        metrics = json.loads((job / "metrics.json").read_text())
+        checkpoint = torch.load(job / "checkpoints/best.ckpt", weights_only=True)
         assert checkpoint["petseg_lightning"]["model"]["base_channels"] == channels
         assert 0 < metrics["splits"]["test"]["protocols"]["trimap"]["miou"] < 1
-        assert (tmp_path / "sweep" / job / "report.html").is_file()
-        hyperparameters = yaml.safe_load((tmp_path / f"sweep/{job}/csv/hparams.yaml").read_text())
+        assert (job / "report.html").is_file()
+        hyperparameters = yaml.safe_load((job / "csv/hparams.yaml").read_text())
         assert hyperparameters["model.base_channels"] == channels
         assert "data" not in hyperparameters  # the same in both jobs

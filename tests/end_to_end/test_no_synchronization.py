@@ -87,6 +87,8 @@ def settings(small_overrides, callback):
         [],
         ["loss.class_weights=measured", "data.target=species", "data.border=ignore", "augmentation=light"],
         ["optimizer=sgd", "scheduler=one_cycle", "trainer.precision=bf16-mixed", "compute.channels_last=true"],
+        ["mixing=mixup", "mixing.p=1.0"],
+        ["mixing=cutmix", "mixing.p=1.0"],
     ],
 )
 def test_no_operator_of_a_step_waits_for_the_device(small_overrides, tmp_path, monkeypatch, options):

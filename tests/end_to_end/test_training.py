@@ -136,7 +136,8 @@ def test_same_seed_gives_the_same_weights_and_metrics_with_and_without_workers(t
     runs = []
     for workers in (0, 2, 0):
         folder = tmp_path / f"{len(runs)}"
-        metrics = train_small(folder, "augmentation=strong", f"data.num_workers={workers}", "seed=7")
+        pasting = "augmentation=strong", "augmentation.copy_paste.p=0.5"
+        metrics = train_small(folder, *pasting, f"data.num_workers={workers}", "seed=7")
         runs.append((final_weights(folder), {**metrics, "train_seconds": None, "images_per_second": None}))
     for weights, metrics in runs[1:]:
         assert_same_weights(weights, runs[0][0])
@@ -161,7 +162,8 @@ class KillAfter(Callback):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_killed_and_resumed_training_ends_where_the_undisturbed_one_ends(train_small, tmp_path, optimizer):
-    options = ("trainer.max_epochs=4", "augmentation=light", "scheduler=one_cycle", f"optimizer={optimizer}")
+    random = ("augmentation=copy_paste", "mixing=mixup" if optimizer == "sgd" else "mixing=cutmix")
+    options = ("trainer.max_epochs=4", *random, "scheduler=one_cycle", f"optimizer={optimizer}")
     whole = train_small(tmp_path / "whole", *options)
     killer = ["+callbacks.kill._target_=test_training.KillAfter", "+callbacks.kill.epoch=2"]
     with pytest.raises(KilledError):
@@ -236,7 +238,7 @@ def test_debug_presets(train_small, tmp_path, preset):
     [
         ("loss.class_weights=measured", "data.target=species", "data.border=ignore"),
         ("loss.class_weights=[1,2]", "data.target=binary", "model=fcn", "optimizer=adamw"),
-        ("model=unet_no_skip", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"),
+        ("model=unet_no_skip", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0", "mixing=mixup"),
         ("model=unet", "model.depth=2", "trainer.precision=bf16-mixed", "callbacks=early_stopping"),
     ],
 )

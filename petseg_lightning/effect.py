@@ -1,0 +1,57 @@
+"""Which values of a training's configuration its result depends on."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+WITHOUT_EFFECT = (  # on the result: keys, with all below them
+    "ckpt_path",  # a resumed training ends where an undisturbed one does
+    "paths",
+    "logger",
+    "search",  # the overrides of a trial are in the config
+    "data.root",  # the fingerprint of the data is compared
+    "data.download",
+    "data.cache",
+    "data.cache_dir",
+    "data.num_workers",
+    "callbacks.best_checkpoint.dirpath",
+    "callbacks.last_checkpoint",
+    "callbacks.learning_rate",
+    "callbacks.model_summary",
+    "callbacks.progress_bar",
+    "callbacks.pruning",  # of what was not pruned
+    "callbacks.validation_pictures",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+
+
+def effective_values(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The resolved values of a config by dotted key, without those that do not change the result, and these keys."""
+    keys, values = (*WITHOUT_EFFECT, *leave_out), {}
+    for key, value in _leaves(OmegaConf.to_container(config)):
+        if not is_below(key, keys):
+            resolved = OmegaConf.select(config, key, throw_on_resolution_failure=False)
+            values[key] = value if resolved is None or isinstance(value, list | dict) else resolved
+    return values
+
+
+def is_below(key: str, others: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the others, or below one."""
+    return any(f"{key}.".startswith(f"{other}.") for other in others)
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dicts, and lists of dicts, are gone through; what is empty is a leaf."""
+    if isinstance(node, dict) and node:
+        children: Iterable[tuple[Any, Any]] = node.items()
+    elif isinstance(node, list) and any(isinstance(item, dict) for item in node):
+        children = enumerate(node)
+    else:
+        yield prefix, node
+        return
+    for key, child in children:
+        yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))
