@@ -21,8 +21,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 train: setup  ## train the quickstart model on drawn pets and write its report
 	$(BIN)/python -m petseg_lightning.train experiment=quickstart
 
-test: setup  ## the tests, in minutes
-	$(BIN)/python -m pytest
+test: setup  ## the tests, in minutes, two at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow

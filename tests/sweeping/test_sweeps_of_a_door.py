@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from petseg_lightning.conf_tree import options
+
 FOUR = ("-m", "seed=1,2,3,4", "hydra.sweep.dir=sweep")
 
 
@@ -93,7 +95,10 @@ def test_a_removed_key_is_removed_in_every_job(train):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("sweep=seds", "sweep has no option seds, did you mean sweep=seeds? (options: optuna, seeds)"),
+        (
+            "sweep=seds",
+            f"sweep has no option seds, did you mean sweep=seeds? (options: {', '.join(options('sweep'))})",
+        ),
         ("sweep=seeds modell=unet", "unknown key modell, did you mean model?"),
         ("sweep=seeds seed=-1,-2", "seed=-1 must be a whole number from 0 to 4294967295"),
         (
