@@ -1,5 +1,6 @@
 """Pets on disk: a handful drawn for each test, and the real ones where they are."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def cache_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache_home")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """A door configures logging for its whole process; here others follow in it."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture
