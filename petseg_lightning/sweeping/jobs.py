@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from petseg_lightning.conf_tree import config_dir
 from petseg_lightning.errors import InputError
@@ -54,6 +54,8 @@ class Sweep:
             HydraException: an override that does not compose.
         """
         config = hydra_.compose_config(door, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        with read_write(config.hydra.sweep):  # some launchers read it where no job runs, and ${hydra:...} is unknown
+            config.hydra.sweep.dir = str(Path(resolved(config, "hydra.sweep.dir")).absolute())
         preset = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         parsed = OverridesParser.create(hydra_.config_loader).parse_overrides([*preset, *config.hydra.overrides.task])
         last = {
@@ -63,7 +65,7 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        return Path(resolved(self.config, "hydra.sweep.dir")).absolute()
+        return Path(self.config.hydra.sweep.dir)
 
     @property
     def swept(self) -> list[Override]:

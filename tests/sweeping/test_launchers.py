@@ -31,6 +31,15 @@ def test_jobs_run_in_other_processes_and_leave_the_same_table(train, launcher):
     assert train.seeds == [13]
 
 
+def test_a_sweeps_folder_may_be_named_by_what_hydra_knows(train):
+    pytest.importorskip(LAUNCHERS["joblib"])
+    done = train(
+        "-m", "seed=1,2", "hydra.sweep.dir='${hydra:job.name}_${hydra:runtime.choices.model}'", "hydra/launcher=joblib"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(train.states("train_unet_paper").values()) == {"finished"}
+
+
 def test_a_job_whose_process_dies_does_not_take_the_table_along(train, tmp_path):
     pytest.importorskip(LAUNCHERS["joblib"])
     (tmp_path / "kill").touch()
