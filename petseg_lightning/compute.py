@@ -242,6 +242,13 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
+def has_units_for(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the device computes in a short floating-point type by itself; a CPU without them is slow at it."""
+    if device.type == "cpu":
+        return dtype is torch.bfloat16 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type != "cuda" or dtype is torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def _by_capability(device: torch.device) -> str:
     """The fastest precision that the device has units for."""
     if device.type == "cuda":

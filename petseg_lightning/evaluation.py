@@ -1,5 +1,7 @@
 """Scores of a trained model on whole splits, under every protocol, and the files that hold them."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,12 @@ from petseg_lightning.data.targets import Protocol, protocols_for
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing, write_json, write_text
 from petseg_lightning.metrics.boundary import BAND, TOLERANCE, band_pixels, boundary_scores, tolerance_pixels
+from petseg_lightning.metrics.calibration import (
+    BAD_MIOU,
+    expected_calibration_error,
+    review_curve,
+    share_to_look_at,
+)
 from petseg_lightning.metrics.protocols import merge_counts
 from petseg_lightning.metrics.scores import scores
 from petseg_lightning.module import SegmentationModule
@@ -25,6 +33,8 @@ from petseg_lightning.pictures import class_colours, confusion_figure
 from petseg_lightning.run_pictures import write_pictures
 
 PER_CLASS = ("iou", "dice", "precision", "recall")
+FOUND = (0.5, 0.8, 0.95)  # shares of the bad pictures, of which metrics.json says what it takes to find them
+_CURVE_POINTS = 101
 
 
 class Evaluation:
@@ -74,6 +84,14 @@ class Evaluation:
         if "boundary_counts" in table:
             names, size = self.module.target.class_names, self.datamodule.image_size
             result["boundary"] = boundary_metrics(table["boundary_counts"], names, size)
+        if "calibration_counts" in table:
+            mious = scores(_merge(table["counts"], self.own))["miou"]
+            temperature = self.module.description.get("temperature", 1.0)
+            result["calibration"] = {
+                "temperature": temperature,
+                **calibration_metrics(table["calibration_counts"]),
+                "review": review_metrics(torch.from_numpy(table["confidence"]), mious),
+            }
         return result
 
     def matrix(self) -> np.ndarray:
@@ -95,6 +113,7 @@ class Evaluation:
             "species": [sample.species for sample in samples],
             "miou": image_scores["miou"],
             "accuracy": image_scores["accuracy"],
+            "confidence": table["confidence"],
             **{f"iou_{name}": image_scores["iou"][:, i] for i, name in enumerate(names)},
             **{f"fraction_{name}": true[:, i] / pixels for i, name in enumerate(names)},
             "pixels": pixels,
@@ -225,6 +244,53 @@ def boundary_metrics(counts: np.ndarray, class_names: Sequence[str], image_size:
     }
 
 
+def calibration_metrics(counts: np.ndarray) -> dict[str, Any]:
+    """How sure the predictions of pixels are and how often right, before and after the temperature, as plain values.
+
+    Args:
+        counts: float64 (N,2,15,3), of `metrics.calibration.calibration_counts`, two tables per image.
+    """
+    tables = torch.from_numpy(counts).sum(0)  # (2,15,3)
+    errors = expected_calibration_error(tables)
+    return {
+        name: {
+            "expected_calibration_error": _rounded(error),
+            "bins": {
+                "pixels": table[:, 0].long().tolist(),
+                "probability": [_rounded(value) for value in table[:, 1] / table[:, 0]],
+                "accuracy": [_rounded(value) for value in table[:, 2] / table[:, 0]],
+            },
+        }
+        for name, table, error in zip(("before", "after"), tables, errors, strict=True)
+    }
+
+
+def review_metrics(confidences: Tensor, mious: Tensor) -> dict[str, Any]:
+    """What a review finds that looks at pictures, the least sure first, as plain values with None for NaN.
+
+    Args:
+        confidences: (N,), of the images.
+        mious: (N,), their mean IoU; NaN, where nothing counts, is left out.
+    """
+    from scipy.stats import spearmanr
+
+    confidences, mious = confidences[~mious.isnan()], mious[~mious.isnan()]
+    with warnings.catch_warnings(action="ignore"):  # of values that are all the same, or too few
+        correlation = spearmanr(confidences, mious).statistic if len(mious) > 1 else math.nan
+    curve = review_curve(confidences, mious)
+    points = np.linspace(0, len(mious), min(_CURVE_POINTS, len(mious) + 1)).round()
+    return {
+        "bad_miou": BAD_MIOU,
+        "num_bad": int((mious < BAD_MIOU).sum()),
+        "look_at": {str(found): _plain(share_to_look_at(curve, found)) for found in FOUND},
+        "spearman": _rounded(correlation),
+        "curve": {
+            name: [_rounded(value) for value in column]
+            for name, column in zip(("looked_at", "found", "rest_miou"), curve[points].T, strict=True)
+        },
+    }
+
+
 def _merge(counts: np.ndarray, protocol: Protocol) -> Tensor:
     target = protocol.target
     return merge_counts(torch.from_numpy(counts), target.part_to_class, protocol.columns, len(target.class_names))
@@ -233,3 +299,8 @@ def _merge(counts: np.ndarray, protocol: Protocol) -> Tensor:
 def _plain(value: Tensor | float) -> float | None:
     number = float(value)
     return number if np.isfinite(number) else None
+
+
+def _rounded(value: Tensor | float) -> float | None:
+    """To what does not depend on the order in which probabilities were computed and added."""
+    return _plain(round(float(value), 6))

@@ -108,11 +108,14 @@ class SegmentationModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._validation_loss, self._validation_images = torch.zeros((), device=self.device), 0
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """Logits float32 (B,K,H,W) and masks int64 (B,H,W), for callbacks."""
         logits = self(batch["image"]).to(torch.float32, memory_format=torch.contiguous_format)
+        masks = self._classes(batch["parts"])
         self.confusion.update(self._part_counts(classes(logits), batch["parts"]))
-        self._validation_loss += self.loss(logits, self._classes(batch["parts"])) * len(logits)
+        self._validation_loss += self.loss(logits, masks) * len(logits)
         self._validation_images += len(logits)
+        return {"logits": logits, "masks": masks}
 
     def on_validation_epoch_end(self) -> None:
         counts = self.confusion.compute().cpu()
@@ -127,10 +130,11 @@ class SegmentationModule(LightningModule):
         self.log_dict({f"val/iou_{name}": iou.float() for name, iou in per_class})
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:  # noqa: ARG002
-        """Predictions uint8 (B,H,W) and their counts int64 (B, parts, K), at both resolutions where asked for."""
+        """Logits (B,K,H,W), predictions uint8 (B,H,W), counts int64 (B,parts,K), at both resolutions if asked for."""
         logits = self(batch["image"])
         predictions = classes(logits)
-        result = {"predictions": predictions, "counts": self._part_counts(predictions, batch["parts"])}
+        counts = self._part_counts(predictions, batch["parts"])
+        result = {"logits": logits, "predictions": predictions, "counts": counts}
         if "original_parts" in batch:
             result["original_counts"] = torch.cat(
                 [
@@ -189,6 +193,10 @@ class SegmentationModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = self.description
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Other weights have another temperature."""
+        self.description["temperature"] = checkpoint[CHECKPOINT_KEY].get("temperature", 1.0)
 
 
 def classes(logits: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.compute import Compute, use
 from petseg_lightning.config import build, build_all, plain
 from petseg_lightning.evaluation import evaluate, own_protocol
-from petseg_lightning.inference.checkpoint import find_checkpoint, load_module
+from petseg_lightning.inference.checkpoint import find_model, load_module
 from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.report.page import write_report
 from petseg_lightning.summary import print_summary
@@ -36,7 +36,7 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """
     started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
     quiet_libraries()
-    checkpoint = find_checkpoint(cfg.ckpt)
+    checkpoint = find_model(cfg.ckpt)
     module = load_module(checkpoint)
     cfg = _with_data_of(cfg, module.description)
     datamodule = build_datamodule(cfg)

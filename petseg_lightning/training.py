@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning import __version__
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
+from petseg_lightning.callbacks.temperature import TemperatureScaling
 from petseg_lightning.callbacks.throughput import Throughput
 from petseg_lightning.compute import Compute, choose, random_batch, use
 from petseg_lightning.config import build, build_all, given, plain
@@ -59,7 +60,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         _check_resume(resume, module, cfg.trainer.max_epochs)
     datamodule.setup("fit")  # a damaged picture is met before anything is written
     throughput = Throughput()
-    callbacks = [*build_all(cfg.callbacks), throughput, EvaluationRecorder()]
+    callbacks = [*build_all(cfg.callbacks), throughput, TemperatureScaling(), EvaluationRecorder()]
     found = find_values(cfg, module, datamodule)
     compute = choose_compute(cfg, module, datamodule, resume)
     loggers: list[Logger] = build_all(cfg.logger)

@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +63,58 @@ def tiny_pets(tmp_path):
         return root
 
     return write
+
+
+@pytest.fixture
+def make_module() -> Callable[..., Any]:
+    """(seed, target, image size, further entries of the description) -> a model with weights of chance."""
+
+    import torch
+
+    from petseg_lightning.data.targets import pet_target
+    from petseg_lightning.inference.checkpoint import build_network
+    from petseg_lightning.module import SegmentationModule
+
+    def make(seed: int = 0, target: str = "trimap", image_size: int = 32, **further):
+        torch.manual_seed(seed)
+        classes = pet_target(target)
+        model = {"_target_": "petseg_lightning.models.unet.UNet", "base_channels": 4, "depth": 2}
+        model |= {"last_channels": 4, "skip_connections": True}
+        preprocessing = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+        description = {
+            "version": "1.0",
+            "model": model,
+            "target": {key: list(v) if isinstance(v, tuple) else v for key, v in vars(classes).items()},
+            "preprocessing": {**preprocessing, "image_size": image_size},
+            "data": {"_target_": "petseg_lightning.data.pets.OxfordPetDataModule", "root": "/home/somebody/pets"},
+            **further,
+        }
+        network = build_network(model, len(classes.class_names))
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):  # as after a training
+                torch.nn.init.uniform_(layer.running_mean, -0.2, 0.2)
+                torch.nn.init.uniform_(layer.running_var, 0.02, 0.1)  # so that it is not undecided
+        return SegmentationModule(
+            network, torch.nn.Identity(), classes, description=description, **preprocessing
+        ).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_checkpoint(make_module, tmp_path) -> Callable[..., Path]:
+    """(name, arguments of make_module) -> the path of a checkpoint."""
+    import torch
+
+    from petseg_lightning.module import CHECKPOINT_KEY
+
+    def make(name: str = "a.ckpt", **arguments) -> Path:
+        module = make_module(**arguments)
+        path = tmp_path / name
+        torch.save({"epoch": 0, "state_dict": module.state_dict(), CHECKPOINT_KEY: module.description}, path)
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,11 @@ from torch import Tensor
 from petseg_lightning.data.splits import PADDING
 from petseg_lightning.data.targets import IGNORE, Target
 from petseg_lightning.metrics.boundary import boundary_counts
+from petseg_lightning.metrics.calibration import calibration_counts, expected_miou
 from petseg_lightning.metrics.image_measures import boundary_error_share, edge_contrast
 from petseg_lightning.module import SegmentationModule
+
+_WAITING = 16  # batches that may wait to be measured, and are in memory
 
 
 class EvaluationRecorder(Callback):
@@ -22,8 +25,9 @@ class EvaluationRecorder(Callback):
 
     After `trainer.test`, `tables[i]` holds those of loader i, each image once and in order, on every device:
     {"index": int64 (N,), "counts": int64 (N,R,C), perhaps "original_counts": int64 (N,R,C)}. With `measure` that of
-    loader 0 also has, measured in threads beside the device, "edge_contrast" and "boundary_error_share", float64 (N,),
-    and "boundary_counts", int64 (N,K,6), in the model's classes.
+    loader 0 also has, measured in threads beside the device and in the model's classes, "edge_contrast" and
+    "boundary_error_share", float64 (N,), "boundary_counts", int64 (N,K,6), "calibration_counts", float64 (N,2,15,3),
+    before and after the model's temperature, and with it "confidence", float32 (N,), the expected mean IoU.
     """
 
     def __init__(self, *, measure: bool = True) -> None:
@@ -49,7 +53,11 @@ class EvaluationRecorder(Callback):
         if dataloader_idx == 0 and self.measure:
             assert isinstance(pl_module, SegmentationModule)
             arrays = (tensor.cpu().numpy() for tensor in (batch["image"], batch["parts"], outputs["predictions"]))
-            self._measures.append(self._threads.submit(_measured, pl_module.target, *arrays))
+            temperature = pl_module.description.get("temperature", 1.0)
+            work = (_measured, pl_module.target, *arrays, outputs["logits"].float().cpu(), temperature)
+            self._measures.append(self._threads.submit(*work))
+            for waiting in self._measures[:-_WAITING][-1:]:
+                waiting.result()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         for columns, measures in zip(self._batches[0], self._measures, strict=False):
@@ -68,8 +76,10 @@ class EvaluationRecorder(Callback):
             self.tables.append({key: column[kept][order] for key, column in table.items()})
 
 
-def _measured(target: Target, images: np.ndarray, parts: np.ndarray, predictions: np.ndarray) -> dict[str, Tensor]:
-    """Of a batch: images uint8 (B,3,H,W), parts and predictions integer (B,H,W)."""
+def _measured(
+    target: Target, images: np.ndarray, parts: np.ndarray, predictions: np.ndarray, logits: Tensor, temperature: float
+) -> dict[str, Tensor]:
+    """Of a batch: images uint8 (B,3,H,W), parts and predictions integer (B,H,W), logits float32 (B,K,H,W)."""
     background = [name == "background" for name in target.part_names]
     foregrounds = ~np.pad(background, (0, 256 - len(background)), constant_values=True)[parts]
     classes = np.pad(target.part_to_class, (0, 256 - len(background)), constant_values=IGNORE)[parts]
@@ -77,8 +87,12 @@ def _measured(target: Target, images: np.ndarray, parts: np.ndarray, predictions
     shares = map(boundary_error_share, classes, predictions)
     num_classes = len(target.class_names)
     boundaries = [boundary_counts(*pair, num_classes) for pair in zip(classes, predictions, strict=True)]
+    before, after = (logits.div(divisor).softmax(dim=1) for divisor in (1.0, temperature))
+    calibration = [calibration_counts(one, torch.from_numpy(classes)) for one in (before, after)]
     return {
         "edge_contrast": torch.tensor([*contrasts]),
         "boundary_error_share": torch.tensor([*shares]),
         "boundary_counts": torch.from_numpy(np.stack(boundaries)),
+        "calibration_counts": torch.stack(calibration, dim=1),
+        "confidence": expected_miou(after),
     }

@@ -27,7 +27,7 @@ from petseg_lightning.files import write_json
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # to be raised with every change of what a cache holds, so also of how pictures are decoded and resized
+FORMAT = 2  # to be raised with every change of what a cache holds, so also of how pictures are decoded and resized
 FOLDER = ".petseg_cache"
 MANIFEST = "cache.json"
 _FILES = ("images.npy", "parts.npy")

@@ -8,8 +8,9 @@ from typing import Unpack
 import numpy as np
 
 from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
+from petseg_lightning.data.picture_file import PICTURE_ENDINGS
 from petseg_lightning.data.sample_table import Kind, Samples, SampleTable, read_lines
-from petseg_lightning.data.samples import PICTURE_ENDINGS, MaskCode
+from petseg_lightning.data.samples import MaskCode
 from petseg_lightning.data.splits import stratified_holdout
 from petseg_lightning.data.targets import IGNORE, own_target
 from petseg_lightning.errors import InputError

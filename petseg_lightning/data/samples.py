@@ -7,13 +7,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from petseg_lightning.data.picture_file import UNREADABLE, read_image
 from petseg_lightning.errors import InputError
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _INVALID = 254
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
 
 @dataclass(frozen=True)
@@ -73,21 +72,12 @@ class Sample:
     species: str = ""
 
 
-def read_image(path: Path) -> Image.Image:
-    """A decoded RGB picture, EXIF orientation applied. Raises InputError naming one that cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read as a picture ({error}); repair or remove it") from error
-
-
 def read_parts(sample: Sample) -> np.ndarray:
     """The mask of a sample in parts, uint8 (H,W), at its own resolution."""
     try:
         with Image.open(sample.mask) as mask:
             mask.load()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{sample.mask}: cannot be read as a mask ({error}); repair or remove it") from error
     return sample.code.decode(mask, sample.mask)
 
@@ -104,9 +94,14 @@ def read_resized(sample: Sample, size: int) -> tuple[np.ndarray, np.ndarray]:
             f"{image.width}x{image.height}; they must be of one size"
         )
     return (
-        np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)),
+        squeezed(image, size),
         np.asarray(Image.fromarray(parts).resize((size, size), Image.Resampling.NEAREST)),
     )
+
+
+def squeezed(image: Image.Image, size: int) -> np.ndarray:
+    """A picture as networks take it, uint8 (size,size,3), bilinear: whatever its shape was, it is a square then."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def require_files(samples: Sequence[Sample]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that carry what rebuilds them, loaded without executing anything from the file."""
+"""Trained models on disk, loaded without executing anything from the file."""
 
 import pickle
 import warnings
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petseg_lightning.data.targets import Target
 from petseg_lightning.errors import InputError
+from petseg_lightning.inference.bundle import is_bundle, read_bundle, require_golden
 from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
 
 MODELS_PACKAGE = "petseg_lightning.models."
@@ -33,6 +34,13 @@ def find_checkpoint(path: str | Path, name: str = "best.ckpt") -> Path:
     if not checkpoint.is_file():
         raise InputError(f"no checkpoint at {checkpoint.absolute()}; give a .ckpt file or the folder of a training run")
     return checkpoint
+
+
+def find_model(path: str | Path) -> Path:
+    """The folder of a bundle, or the best checkpoint of a run folder, or the file. Raises InputError for none."""
+    if not isinstance(path, str | Path):
+        raise InputError(f"ckpt={path}: one model is meant here; several are an ensemble in petseg predict only")
+    return Path(path) if is_bundle(path) else find_checkpoint(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -61,21 +69,33 @@ def build_network(model: dict[str, Any], num_classes: int) -> nn.Module:
 
 
 def load_module(path: str | Path) -> SegmentationModule:
-    """A trained model for evaluation or prediction, on the CPU, from a checkpoint or a run folder."""
-    checkpoint = read_checkpoint(find_checkpoint(path))
-    description = checkpoint[CHECKPOINT_KEY]
-    stored: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in description["target"].items()
-    }
-    target = Target(**stored)
-    network = build_network(description["model"], len(target.class_names))
-    module = SegmentationModule(
-        network,
-        nn.Identity(),
-        target,
-        mean=description["preprocessing"]["mean"],
-        std=description["preprocessing"]["std"],
-        description=description,
-    )
-    module.load_state_dict(checkpoint["state_dict"])
-    return module.eval()
+    """A trained model for evaluation or prediction, on the CPU, from a checkpoint, a run folder or a bundle.
+
+    Raises:
+        InputError: nothing there, or nothing that can be used; a bundle that was changed, or does not reproduce.
+    """
+    path = find_model(path)
+    if is_bundle(path):
+        module = _module(path, *read_bundle(path))
+        require_golden(path, module)
+        return module
+    checkpoint = read_checkpoint(path)
+    weights = {name.removeprefix("network."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    return _module(path, checkpoint[CHECKPOINT_KEY], weights)
+
+
+def _module(path: Path, description: dict[str, Any], weights: dict[str, Tensor]) -> SegmentationModule:
+    try:
+        stored: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in description["target"].items()
+        }
+        target = Target(**stored)
+        network = build_network(description["model"], len(target.class_names))
+        preprocessing = {key: description["preprocessing"][key] for key in ("mean", "std")}
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"{path} does not fit this version of petseg_lightning ({' '.join(str(error).split())}); "
+            f"use the version that wrote it ({description.get('version', 'unknown')})"
+        ) from error
+    return SegmentationModule(network, nn.Identity(), target, description=description, **preprocessing).eval()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from petseg_lightning.data.pets import TRIMAP_CODES
-from petseg_lightning.data.samples import MaskCode, Sample, read_image, read_parts, read_resized, require_files
+from petseg_lightning.data.samples import MaskCode, Sample, read_parts, read_resized, require_files
 from petseg_lightning.data.targets import IGNORE, PET_PARTS
 from petseg_lightning.errors import InputError
 
@@ -84,27 +84,6 @@ def test_a_mask_with_a_value_of_no_meaning(sample, mask, code, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "1"])
-def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
-    path = tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}"
-    Image.new("RGB", (4, 3), "white").convert(mode).save(path)
-    image = read_image(path)
-    assert (image.mode, image.size) == ("RGB", (4, 3))
-    assert np.asarray(image).min() == 255
-
-
-def test_the_orientation_of_a_camera_is_applied(tmp_path):
-    raw = np.zeros((32, 16, 3), np.uint8)
-    raw[:, :8] = 255  # turned by 90 degrees clockwise, as orientation 6 asks for, the left side comes to the top
-    exif = Image.Exif()
-    exif[274] = 6
-    Image.fromarray(raw).save(tmp_path / "a.jpg", exif=exif)
-    turned = np.asarray(read_image(tmp_path / "a.jpg"))
-    assert turned.shape == (16, 32, 3)
-    assert turned[:7].min() > 250
-    assert turned[9:].max() < 5
-
-
 def test_a_mask_is_resized_by_picking_pixels(sample):
     rng = np.random.default_rng(0)
     mask = rng.choice(np.array([0, 2, 255], np.uint8), (37, 53))
@@ -152,12 +131,11 @@ def test_a_damaged_file_is_named(sample, damage, part, what):
     assert str(error.value).endswith("; repair or remove it")
 
 
-@pytest.mark.parametrize("part", ["image", "mask"])
-def test_a_picture_of_absurd_size_is_refused(sample, monkeypatch, part):
+def test_a_mask_of_absurd_size_is_refused(sample, monkeypatch):
     bad = sample(np.zeros((10, 10), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match="decompression bomb"):
-        read_image(bad.image) if part == "image" else read_parts(bad)
+        read_parts(bad)
 
 
 def test_missing_files_are_named(sample, tmp_path):

@@ -50,6 +50,40 @@ def test_every_protocol_of_the_classes_at_both_resolutions(trained_run, tmp_path
         assert np.sum(scores["confusion_matrix"]) == sum(mask.size for mask in masks) - ignored
 
 
+def test_a_bundle_scores_as_its_checkpoint_does(trained_run, tmp_path):
+    from petseg_lightning.exporting.run import export
+
+    run = trained_run()
+    root = read_checkpoint(run / "checkpoints/best.ckpt")[CHECKPOINT_KEY]["data"]["root"]
+    bundle = export(compose("export", [f"ckpt={run}", f"out={tmp_path}/bundle"], output_dir=tmp_path))
+    scores = [score(tmp_path / f"{i}", f"ckpt={path}", f"data.root={root}") for i, path in enumerate((run, bundle))]
+    assert scores[0]["splits"] == scores[1]["splits"]
+
+
+def test_every_checkpoint_of_a_training_has_the_temperature_of_its_own_weights(trained_run):
+    """The one with the lowest cross-entropy on the validation split, over an even grid of its pixels."""
+    run = trained_run()
+    description = read_checkpoint(run / "checkpoints/best.ckpt")[CHECKPOINT_KEY]
+    module, data = load_module(run), {**description["data"], "cache": "none"}
+    from petseg_lightning.config import build
+
+    logits, masks = [], []
+    for batch in build(data, transforms=[], seed=0).evaluation_dataloader("val"):
+        with torch.inference_mode():
+            logits.append(module(batch["image"])[..., 1::2, 1::2])
+        masks.append(module.class_of_part[batch["parts"].long()][..., 1::2, 1::2])
+    everything = torch.cat(logits), torch.cat(masks)
+
+    def cross_entropy(temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(everything[0] / temperature, everything[1], ignore_index=255))
+
+    fitted = description["temperature"]
+    assert fitted != 1
+    assert cross_entropy(fitted) < min(cross_entropy(fitted * 1.1), cross_entropy(fitted / 1.1))
+    calibration = json.loads((run / "metrics.json").read_text())["splits"]["test"]["calibration"]
+    assert calibration["temperature"] == fitted
+
+
 def test_protocols_recounted_pixel_by_pixel(trained_run, tmp_path):
     """Merge the classes in the pictures themselves, and count again."""
     run = trained_run("species")

@@ -1,0 +1,56 @@
+"""The model card: a README in the convention of model hubs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from petseg_lightning.inference.bundle import is_bundle
+from petseg_lightning.module import SegmentationModule
+
+_ABSENT = "\N{EN DASH}"
+
+
+def model_card(module: SegmentationModule, path: Path, folder: Path, license: str | None) -> str:
+    """The card of a model, in Markdown.
+
+    Args:
+        module: the model.
+        path: of its checkpoint; scores and counts are those of its run folder, if it lies in one.
+        folder: where the model will be.
+        license: of the weights, as hubs abbreviate it; None: not stated.
+    """
+    description = module.description
+    run = path.parent.parent
+    metrics = {} if is_bundle(path) else _json(run / "metrics.json")
+    split = metrics.get("reported_split")
+    reported = metrics.get("splits", {}).get(split, {})
+    source = str(description["data"].get("_target_", "")).rpartition(".")[2].removesuffix("DataModule")
+    arguments = {key: value for key, value in description["model"].items() if key != "_target_"}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("card.md.j2").render(
+        title=folder.name,
+        folder=folder,
+        license=license,
+        version=description.get("version", ""),
+        class_names=module.target.class_names,
+        network=description["model"]["_target_"].rpartition(".")[2],
+        arguments="".join(f", {key}={value}" for key, value in arguments.items()),
+        parameters=sum(p.numel() for p in module.network.parameters()),
+        image_size=description["preprocessing"]["image_size"],
+        temperature=description.get("temperature", 1.0),
+        source=source,
+        pets=source == "OxfordPet",
+        counts=_json(run / "environment.json").get("data", {}).get("counts") if metrics else None,
+        scores=list(reported.get("protocols", {}).values()),
+        split=split,
+        num_images=reported.get("num_images"),
+        number=lambda value: _ABSENT if value is None else f"{value:.3f}",
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

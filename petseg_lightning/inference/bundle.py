@@ -1,0 +1,143 @@
+"""A trained model as a folder to hand on: weights, configuration, card and a sample of what it says.
+
+    config.json         what rebuilds the network, classes, colours, preprocessing, temperature
+    model.safetensors   the network's weights
+    golden.png          a picture at the model's size, and
+    golden.safetensors  the logits for it
+    SHA256SUMS          of all these, as sha256sum writes it
+    README.md           the model card
+
+Nothing in it is executed: tensors are safetensors, and the network is a class of this package.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from petseg_lightning.errors import InputError
+from petseg_lightning.module import SegmentationModule
+from petseg_lightning.pictures import class_colours
+
+FORMAT = 1  # to be raised with every change of what a bundle holds
+CONFIG, WEIGHTS, CARD, SUMS = "config.json", "model.safetensors", "README.md", "SHA256SUMS"
+GOLDEN_PICTURE, GOLDEN_LOGITS = "golden.png", "golden.safetensors"
+HASHED = (CONFIG, WEIGHTS, GOLDEN_PICTURE, GOLDEN_LOGITS)
+TOLERANCE = 0.01  # part of the golden logits' range by which another machine's may differ
+_CLASSES_DIFFER = 0.001  # part of the golden pixels whose class may then be another
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether a path is a folder that looks like a bundle, whole or not."""
+    return any((Path(path) / name).exists() for name in (CONFIG, WEIGHTS, SUMS))
+
+
+def write_bundle(folder: Path, module: SegmentationModule, golden: Image.Image, card: str) -> None:
+    """Write a bundle, whole or not at all; another bundle in the folder is replaced.
+
+    Args:
+        folder: is made; what else it holds is refused.
+        module: the trained model, on the CPU.
+        golden: the picture of the sample, RGB, of any size.
+        card: Markdown.
+
+    Raises:
+        InputError: the folder exists and is no bundle.
+    """
+    if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
+        raise InputError(f"{folder} exists and is no bundle; give another out=")
+    partial, stale = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "stale"))
+    for leftover in (partial, stale):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        size = module.description["preprocessing"]["image_size"]
+        picture = golden.resize((size, size), Image.Resampling.BILINEAR)
+        picture.save(partial / GOLDEN_PICTURE)
+        save_file({"logits": golden_logits(module, picture)}, partial / GOLDEN_LOGITS)
+        state = {name: tensor.contiguous().clone() for name, tensor in module.network.state_dict().items()}
+        save_file(state, partial / WEIGHTS)
+        content = {"format": FORMAT, **module.description, "colors": class_colours(module.target.class_names)}
+        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (partial / CARD).write_text(card, encoding="utf-8")
+        sums = "".join(f"{_sha256(partial / name)}  {name}\n" for name in HASHED)
+        (partial / SUMS).write_text(sums, encoding="utf-8")
+        if folder.exists():
+            folder.rename(stale)
+        partial.rename(folder)
+    finally:
+        for leftover in (partial, stale):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def read_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description of a bundle's model and the network's weights; every file is what was written.
+
+    Raises:
+        InputError: a file is missing, changed, or of another version of this package.
+    """
+    for name, digest in _sums(folder).items():
+        if _sha256(folder / name) != digest:
+            raise InputError(f"{folder / name} is not the file that was exported; get the bundle again")
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        found = content.pop("format")
+        weights = load_file(folder / WEIGHTS)
+    except (ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise InputError(f"{folder} is not a bundle of petseg_lightning ({error}); export it again") from error
+    if found != FORMAT:
+        raise InputError(f"{folder} is a bundle of format {found}, and this version reads {FORMAT}; export it again")
+    return content, weights
+
+
+def golden_logits(module: SegmentationModule, picture: Image.Image) -> Tensor:
+    """The logits (K,S,S) of a picture of the model's size S, in fp32."""
+    images = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        return module.eval()(images)[0].float().contiguous()
+
+
+def require_golden(folder: Path, module: SegmentationModule) -> None:
+    """Refuse a model that does not say of the golden picture what it said when it was exported.
+
+    Raises:
+        InputError: by how much it differs.
+    """
+    expected = load_file(folder / GOLDEN_LOGITS)["logits"]
+    with Image.open(folder / GOLDEN_PICTURE) as picture:
+        found = golden_logits(module, picture.convert("RGB"))
+    difference, span = float((found - expected).abs().max()), float(expected.max() - expected.min())
+    changed = float((found.argmax(0) != expected.argmax(0)).float().mean())
+    if not (difference <= TOLERANCE * span and changed <= _CLASSES_DIFFER):
+        raise InputError(
+            f"{folder} does not reproduce its golden sample: logits differ by up to {difference:.3g} (of a range of "
+            f"{span:.3g}) and {changed:.1%} of the pixels have another class; get the bundle again, or export it with "
+            "this version"
+        )
+
+
+def _sums(folder: Path) -> Mapping[str, str]:
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").split("\n")
+        sums = {name: digest for digest, name in (line.split("  ") for line in lines if line)}
+        if set(sums) != set(HASHED):
+            raise ValueError(f"it must list {', '.join(HASHED)}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / SUMS} cannot be used ({error}); get the bundle again") from error
+    return sums
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; get the bundle again")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

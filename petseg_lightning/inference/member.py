@@ -1,0 +1,82 @@
+"""One trained network, from pictures to logits and calibrated probabilities."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from petseg_lightning.compute import AUTOCAST, has_units_for, keep_freed_memory, lay_channels_last
+from petseg_lightning.data.samples import squeezed
+from petseg_lightning.inference.checkpoint import load_module
+from petseg_lightning.module import SegmentationModule, resize_logits
+
+Forward = Callable[[Tensor], Tensor]  # uint8 images (B,3,S,S) on the CPU -> logits (B,K,S,S), anywhere
+
+TTA = {  # scales at which a picture is looked at, and whether its mirror image is, too
+    "none": ((1.0,), False),
+    "flip": ((1.0,), True),
+    "multiscale": ((0.75, 1.0, 1.25), True),
+}
+_MULTIPLE = 32  # of which sizes are, as most encoders want it
+
+
+class Member:
+    """A network with what it takes to use it.
+
+    Args:
+        forward: the network with its normalization.
+        description: of a checkpoint: classes, input size, temperature.
+        tta: none, flip or multiscale: views of a picture whose logits are averaged.
+    """
+
+    def __init__(self, forward: Forward, description: dict[str, Any], tta: str = "none") -> None:
+        self.forward = forward
+        self.scales, self.mirrored = TTA[tta]
+        self.class_names: tuple[str, ...] = tuple(description["target"]["class_names"])
+        self.image_size: int = description["preprocessing"]["image_size"]
+        self.temperature: float = description.get("temperature", 1.0)
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device, tta: str = "none") -> Self:
+        """The model of a run folder, a checkpoint or a bundle, computed as in its training where that is fast here.
+
+        Raises:
+            InputError: nothing there that can be used.
+        """
+        module = load_module(path)
+        return cls(_forward(module, device), module.description, tta)
+
+    def logits(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB images of any sizes -> float32 logits (B,K,S,S), for S = image_size: what takes the time."""
+        size, views = self.image_size, []
+        for scale in self.scales:
+            side = size if scale == 1 else max(1, round(size * scale / _MULTIPLE)) * _MULTIPLE
+            batch = torch.from_numpy(np.stack([squeezed(image, side) for image in images])).permute(0, 3, 1, 2)
+            seen = [self.forward(batch)] + ([self.forward(batch.flip(-1)).flip(-1)] if self.mirrored else [])
+            views += [one.float() if side == size else resize_logits(one.float(), (size, size)) for one in seen]
+        return views[0] if len(views) == 1 else torch.stack(views).mean(0)
+
+    def probabilities(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Logits (K,S,S) of a picture -> the calibrated probabilities of its pixels, (K,H,W) for size = H, W."""
+        return resize_logits(logits[None], size)[0].div_(self.temperature).softmax(0)
+
+
+def _forward(module: SegmentationModule, device: torch.device) -> Forward:
+    compute = module.description.get("compute", {})
+    dtype = AUTOCAST.get(compute.get("precision", "32-true"))
+    if dtype is not None and not has_units_for(dtype, device):
+        dtype = None
+    keep_freed_memory()
+    module.to(device)
+    if compute.get("channels_last"):
+        lay_channels_last(module.network)
+
+    def forward(images: Tensor) -> Tensor:
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+            return module(images.to(device))
+
+    return forward

@@ -1,0 +1,118 @@
+"""A trained model, from a picture to the class of each of its pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from petseg_lightning.data.picture_file import read_image
+from petseg_lightning.errors import InputError
+from petseg_lightning.inference.cutout import cut_out, foreground
+from petseg_lightning.inference.member import Member
+from petseg_lightning.metrics.calibration import expected_miou
+from petseg_lightning.pictures import class_colours, overlay
+
+Picture = Image.Image | np.ndarray | str | Path
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one picture, at the picture's own height H and width W.
+
+    Args:
+        image: the picture, RGB and upright.
+        probabilities: float32 (K,H,W), calibrated; their sum over K is 1.
+        class_names: K names.
+    """
+
+    image: Image.Image
+    probabilities: np.ndarray = field(repr=False)
+    class_names: tuple[str, ...]
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """The most likely class of each pixel, uint8 (H,W)."""
+        return torch.from_numpy(self.probabilities).max(dim=0).indices.byte().numpy()
+
+    @cached_property
+    def confidence(self) -> float:
+        """The mean IoU that the probabilities promise, 0 to 1."""
+        return float(expected_miou(torch.from_numpy(self.probabilities)[None])[0])
+
+    @property
+    def mask(self) -> Image.Image:
+        """The classes as a palette picture: a pixel's value is its class id, shown in the colour of the class."""
+        picture = Image.fromarray(self.classes, "P")
+        picture.putpalette(bytes.fromhex("".join(class_colours(self.class_names).values()).replace("#", "")))
+        return picture
+
+    @property
+    def overlay(self) -> Image.Image:
+        """The picture with its classes coloured over it, the background as it was."""
+        colours = list(class_colours(self.class_names).values())
+        return Image.fromarray(overlay(np.asarray(self.image), self.classes, colours))
+
+    @property
+    def cutout(self) -> Image.Image:
+        """What is not background, RGBA with a soft edge."""
+        return Image.fromarray(cut_out(np.asarray(self.image), foreground(self.probabilities, self.class_names)))
+
+
+class Predictor:
+    """A trained model, or an ensemble of several, whose probabilities are averaged.
+
+    Args:
+        members: one or more.
+
+    Raises:
+        InputError: they do not predict the same classes.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members, self.class_names = list(members), members[0].class_names
+        for other in self.members:
+            if other.class_names != self.class_names:
+                raise InputError(
+                    f"an ensemble is of models of the same classes, not of {', '.join(self.class_names)} and "
+                    f"{', '.join(other.class_names)}; leave one of them out"
+                )
+
+    @classmethod
+    def load(cls, *paths: str | Path, device: str = "cpu", tta: str = "none") -> Self:
+        """The model of a run folder, a checkpoint or a bundle; several paths are an ensemble.
+
+        Args:
+            paths: one or more.
+            device: as torch names it.
+            tta: none, flip or multiscale: views of a picture that are averaged.
+
+        Raises:
+            InputError: nothing there that can be used.
+        """
+        return cls([Member.load(path, torch.device(device), tta) for path in paths])
+
+    def __call__(self, picture: Picture) -> Prediction:
+        """Predict a picture: a path, a Pillow image, or uint8 RGB (H,W,3). Raises InputError if it cannot be read."""
+        if isinstance(picture, str | Path):
+            image = read_image(Path(picture))
+        else:
+            image = picture.convert("RGB") if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        return self.finish(image, [logits[0] for logits in self.logits([image])])
+
+    def logits(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        """Of B RGB images the logits of each member, (B,K,S,S) at its own size: what takes the time."""
+        return [member.logits(images) for member in self.members]
+
+    def finish(self, image: Image.Image, logits: Sequence[Tensor]) -> Prediction:
+        """The prediction of an image from its logits, (K,S,S) of each member."""
+        size = (image.height, image.width)
+        total, *others = (m.probabilities(one, size) for m, one in zip(self.members, logits, strict=True))
+        for other in others:
+            total += other
+        return Prediction(image, (total / len(self.members) if others else total).cpu().numpy(), self.class_names)

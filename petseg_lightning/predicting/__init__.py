@@ -1,0 +1,1 @@
+"""Pictures in, masks, overlays, cut-outs and a table out."""

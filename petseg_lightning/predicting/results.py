@@ -1,0 +1,143 @@
+"""The folder of a prediction: what is in it already, and what is added, whole or not at all."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from petseg_lightning.errors import InputError
+from petseg_lightning.files import remove_unfinished, replacing, write_json, write_text
+from petseg_lightning.inference.predictor import Prediction
+from petseg_lightning.inference.sources import Source
+
+JOURNAL, SETTINGS = "predictions.jsonl", "settings.json"
+ENDINGS = {"masks": ".png", "overlays": ".jpg", "cutouts": ".png", "probabilities": ".npz"}
+_QUICK = 1  # level of PNG compression: larger files by a tenth, several times faster
+
+
+class Results:
+    """Results by picture: files in a folder of each kind, and a row each in `predictions.jsonl`.
+
+    Args:
+        folder: is made.
+        kinds: of ENDINGS.
+        settings: what results depend on, as plain values.
+        overwrite: also a picture whose results are there.
+
+    Raises:
+        InputError: the folder holds results of other settings, and `overwrite` is not set.
+    """
+
+    def __init__(self, folder: Path, kinds: Iterable[str], settings: Mapping[str, Any], *, overwrite: bool) -> None:
+        self.folder, self.kinds, self.overwrite = folder, list(kinds), overwrite
+        self._rows: dict[str, dict[str, Any]] = {}
+        before = _read_json(folder / SETTINGS)
+        if before is not None and before != settings:
+            if not overwrite:
+                raise InputError(
+                    f"{folder} holds results of another model or other settings ({_difference(before, settings)}); "
+                    "give another output=, or overwrite=true"
+                )
+        else:
+            self._rows = _read_rows(folder / JOURNAL)
+        remove_unfinished(folder)
+        write_json(folder / SETTINGS, settings)
+        write_text(folder / JOURNAL, "".join(map(_line, self._rows.values())))
+
+    def path(self, kind: str, source: Source) -> Path:
+        return self.folder / kind / f"{source.name}{ENDINGS[kind]}"
+
+    def has(self, source: Source) -> bool:
+        """Whether the results of this very file are there, and wanted as they are."""
+        row = self._rows.get(source.name)
+        if self.overwrite or row is None or row["stamp"] != _stamp(source.path):
+            return False
+        return all(self.path(kind, source).is_file() for kind in self.kinds)
+
+    def write(self, source: Source, prediction: Prediction) -> dict[str, Any]:
+        """Write the files of a picture; what `add` then takes."""
+        colours = {"icc_profile": prediction.image.info.get("icc_profile")}
+        for kind in self.kinds:
+            with replacing(self.path(kind, source)) as path:
+                if kind == "masks":
+                    prediction.mask.save(path, compress_level=_QUICK)
+                elif kind == "overlays":
+                    prediction.overlay.save(path, quality=90, **colours)
+                elif kind == "cutouts":
+                    prediction.cutout.save(path, compress_level=_QUICK, **colours)
+                else:
+                    names = np.array(prediction.class_names)
+                    np.savez_compressed(path, probabilities=prediction.probabilities, class_names=names)
+        return {"name": source.name, **describe(prediction), "stamp": _stamp(source.path)}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Note that the files of a picture are there."""
+        self._rows[row["name"]] = row
+        with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+    def write_tables(self, sources: Iterable[Source]) -> list[dict[str, Any]]:
+        """Write predictions.csv and .json of these pictures in their order, and review.csv, least sure first."""
+        found = [self._rows[source.name] for source in sources if source.name in self._rows]
+        rows = [{key: value for key, value in row.items() if key != "stamp"} for row in found]
+        table = pd.DataFrame(rows)
+        write_json(self.folder / "predictions.json", rows)
+        write_text(self.folder / "predictions.csv", table.to_csv(index=False, float_format="%.6g"))
+        if rows:
+            review = table.sort_values("confidence", kind="stable")[["name", "confidence"]]
+            write_text(self.folder / "review.csv", review.to_csv(index=False, float_format="%.4f"))
+        return rows
+
+
+def describe(prediction: Prediction) -> dict[str, Any]:
+    """Size, share of each class, box around what is not background (pixels; right and bottom excluded), confidence."""
+    classes, names = prediction.classes, prediction.class_names
+    shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
+    there = classes != names.index("background") if "background" in names else np.ones_like(classes, bool)
+    rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
+    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (None,) * 4
+    return {
+        "width": prediction.image.width,
+        "height": prediction.image.height,
+        **{f"share_{name}": round(float(share), 6) for name, share in zip(names, shares, strict=True)},
+        **{
+            side: None if v is None else int(v) for side, v in zip(("left", "top", "right", "bottom"), box, strict=True)
+        },
+        "confidence": round(prediction.confidence, 4),
+    }
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows by name, the last of each; a line that was cut off is as if it had not been written."""
+    rows = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+            rows[str(row["name"])] = row
+        except (ValueError, TypeError, KeyError):
+            continue
+    return rows
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _difference(before: Any, now: Mapping[str, Any]) -> str:
+    keys = [key for key, value in now.items() if not isinstance(before, dict) or before.get(key) != value]
+    return ", ".join(keys) or "settings"

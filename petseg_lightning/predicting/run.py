@@ -1,0 +1,174 @@
+"""From files of pictures to a folder of results."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch import Tensor
+
+from petseg_lightning.config import plain
+from petseg_lightning.data.picture_file import read_image
+from petseg_lightning.errors import InputError
+from petseg_lightning.inference.bundle import WEIGHTS, is_bundle
+from petseg_lightning.inference.checkpoint import find_model
+from petseg_lightning.inference.predictor import Predictor
+from petseg_lightning.inference.sources import Source, find_pictures
+from petseg_lightning.predicting.results import ENDINGS, Results
+
+LARGE = 8_000_000  # pixels; of larger pictures one is finished at a time, as each takes hundreds of MB
+NAMED = 3  # unreadable pictures that the last line names
+
+
+def predict(cfg: DictConfig) -> list[dict[str, Any]]:
+    """Predict the pictures of `cfg.source` into the folder `cfg.output`; what is there already is left as it is.
+
+    Args:
+        cfg: what conf/predict.yaml composes to.
+
+    Returns:
+        A row for each picture, as in predictions.json.
+
+    Raises:
+        InputError: no model or pictures, a folder with other results; after all others are done, pictures that cannot
+            be read.
+    """
+    output, console = Path(cfg.output), Console()
+    values = plain(cfg)
+    models = [find_model(path) for path in (values["ckpt"] if isinstance(values["ckpt"], list) else [values["ckpt"]])]
+    sources = find_pictures(values["source"], output)
+    predictor = Predictor.load(*models, device=_device(cfg.device), tta=cfg.tta)
+    settings = {"models": [_digest(path) for path in models], "classes": list(predictor.class_names), "tta": cfg.tta}
+    failed: list[str] = []
+    with _alone(output):
+        results = Results(output, [kind for kind in ENDINGS if cfg[kind]], settings, overwrite=cfg.overwrite)
+        todo = [source for source in sources if not results.has(source)]
+        columns = (TextColumn("Predicting"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("", total=len(todo))
+            for outcome in _outcomes(predictor, todo, results, cfg.batch_size):
+                if isinstance(outcome, InputError):
+                    failed.append(str(outcome))
+                else:
+                    results.add(outcome)
+                progress.advance(bar)
+        rows = results.write_tables(sources)
+    _print_end(console, rows, len(sources) - len(todo), failed, output)
+    if failed:
+        more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        raise InputError(f"{len(failed)} of {len(sources)} pictures are missing: {'; '.join(failed[:NAMED])}{more}")
+    return rows
+
+
+def _outcomes(
+    predictor: Predictor, sources: Sequence[Source], results: Results, batch_size: int
+) -> Iterator[dict[str, Any] | InputError]:
+    """A row for each picture whose files are written, an error for each that cannot be read.
+
+    While the network has a batch, threads read the next one and write the last one; no more is in memory.
+    """
+    batches = [sources[start : start + batch_size] for start in range(0, len(sources), batch_size)]
+    one_by_one = Lock()
+    with ThreadPoolExecutor(os.cpu_count(), initializer=partial(torch.set_num_threads, 1)) as pool:
+        reading: list[Future[Image.Image | InputError]] = []
+        writing: list[Future[dict[str, Any]]] = []
+        for batch, following in zip(batches, [*batches[1:], []], strict=True):
+            pictures = [future.result() for future in reading or [pool.submit(_read, source) for source in batch]]
+            reading = [pool.submit(_read, source) for source in following]
+            pairs = [(s, image) for s, image in zip(batch, pictures, strict=True) if isinstance(image, Image.Image)]
+            yield from (error for error in pictures if isinstance(error, InputError))
+            begin = perf_counter()
+            logits = predictor.logits([image for _, image in pairs]) if pairs else []
+            seconds = (perf_counter() - begin) / max(len(pairs), 1)
+            finished, writing = (
+                writing,
+                [
+                    pool.submit(
+                        _write, predictor, results, source, image, [one[i] for one in logits], seconds, one_by_one
+                    )
+                    for i, (source, image) in enumerate(pairs)
+                ],
+            )
+            yield from (future.result() for future in finished)
+        yield from (future.result() for future in writing)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Raises InputError where another process is writing there."""
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / ".lock", blocking=False):
+            yield
+    except Timeout as error:
+        raise InputError(f"another petseg predict is writing into {output}; wait, or give another output=") from error
+
+
+def _read(source: Source) -> Image.Image | InputError:
+    try:
+        return read_image(source.path)
+    except InputError as error:
+        return error
+
+
+def _write(
+    predictor: Predictor,
+    results: Results,
+    source: Source,
+    image: Image.Image,
+    logits: Sequence[Tensor],
+    seconds: float,
+    one_by_one: Lock,
+) -> dict[str, Any]:
+    """Write the results of a picture; its row, with the seconds that it took in all."""
+    with one_by_one if image.width * image.height > LARGE else nullcontext():
+        begin = perf_counter()
+        row = results.write(source, predictor.finish(image, logits))
+        return {**row, "seconds": round(seconds + perf_counter() - begin, 4)}
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return "cpu" if found is None else str(found)
+
+
+def _digest(path: Path) -> str:
+    """What tells a model from another: of the weights of a bundle, or the checkpoint."""
+    with (path / WEIGHTS if is_bundle(path) else path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+class _Rate(ProgressColumn):
+    """Pictures per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f} pictures/s", style="progress.data.speed")
+
+
+def _print_end(console: Console, rows: list[dict[str, Any]], before: int, failed: list[str], output: Path) -> None:
+    there = f", {before:,} of them before" if before else ""
+    console.print(f"{len(rows):,} pictures predicted{there}", highlight=False)
+    for message in failed:
+        console.print(f"left out  {message}", soft_wrap=True, highlight=False, markup=False)
+    if rows:
+        least = sorted(rows, key=lambda row: row["confidence"])[:NAMED]
+        names = ", ".join(f"{row['name']} ({row['confidence']:.2f})" for row in least)
+        console.print(
+            f"least sure  {names}; review.csv has all in this order", soft_wrap=True, highlight=False, markup=False
+        )
+    console.print(f"results  {output}", soft_wrap=True, highlight=False, markup=False)

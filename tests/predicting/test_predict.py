@@ -1,0 +1,209 @@
+"""Folders of pictures through the door's function: what is left, what goes on, what is left out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from petseg_lightning.config import compose
+from petseg_lightning.errors import InputError
+from petseg_lightning.inference.predictor import Predictor
+from petseg_lightning.predicting.run import predict
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Five pictures of different sizes in two folders."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("a.png", "b.jpg", "deep/a.webp", "deep/c.gif", "d.tif")):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8))
+        noise.resize((40 + number, 50 - 3 * number)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def run(make_checkpoint, photos, tmp_path):
+    """(overrides) -> the rows; predicts `photos` into `results`."""
+    checkpoint = make_checkpoint()
+
+    def run(*overrides: str) -> list[dict]:
+        given = [f"ckpt={checkpoint}", f"source={photos}", f"output={tmp_path}/results", "device=cpu", *overrides]
+        return predict(compose("predict", given, output_dir=tmp_path))
+
+    return run
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Paths of the results of pictures, and when each was written."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent != folder
+    }
+
+
+NAMES = ("a", "b", "d", "deep/a", "deep/c")
+
+
+def test_what_is_left(run, photos, make_checkpoint, tmp_path):
+    rows = run("probabilities=true", "batch_size=2")
+    results = tmp_path / "results"
+    kinds = {"masks": "png", "overlays": "jpg", "cutouts": "png", "probabilities": "npz"}
+    assert set(files(results)) == {f"{kind}/{name}.{ending}" for kind, ending in kinds.items() for name in NAMES}
+    assert sorted(path.name for path in results.iterdir() if path.is_file()) == [
+        ".lock",
+        "predictions.csv",
+        "predictions.json",
+        "predictions.jsonl",
+        "review.csv",
+        "settings.json",
+    ]
+    predictor = Predictor.load(make_checkpoint())
+    for row in rows:
+        (path,) = (p for p in photos.rglob("*") if p.relative_to(photos).with_suffix("").as_posix() == row["name"])
+        expected = predictor(path)
+        mask = np.asarray(Image.open(results / f"masks/{row['name']}.png"))
+        stored = np.load(results / f"probabilities/{row['name']}.npz")
+        np.testing.assert_array_equal(mask, stored["probabilities"].argmax(0))
+        np.testing.assert_allclose(stored["probabilities"], expected.probabilities, atol=2e-4)
+        assert stored["class_names"].tolist() == ["pet", "background", "border"]
+        assert (row["width"], row["height"]) == expected.image.size == mask.shape[::-1]
+        for kind in ("overlays", "cutouts"):
+            assert Image.open(results / f"{kind}/{row['name']}.{kinds[kind]}").size == expected.image.size
+        assert row["share_pet"] == pytest.approx((mask == 0).mean(), abs=1e-5)
+        thing = np.argwhere(mask != 1)
+        assert [row["top"], row["left"]] == thing.min(0).tolist()
+        assert [row["bottom"], row["right"]] == (thing.max(0) + 1).tolist()
+        assert row["confidence"] == pytest.approx(expected.confidence, abs=1e-3)
+        assert row["seconds"] > 0
+    assert [row["name"] for row in rows] == list(NAMES)
+    assert json.loads((results / "predictions.json").read_text()) == rows
+    table = pd.read_csv(results / "predictions.csv")
+    assert table["name"].tolist() == list(NAMES)
+    review = pd.read_csv(results / "review.csv")
+    assert review["confidence"].is_monotonic_increasing
+    assert sorted(review["name"]) == list(NAMES)
+
+
+def test_what_is_there_is_left_as_it_is(run, photos, tmp_path):
+    first = run()
+    before = files(tmp_path / "results")
+    (tmp_path / "results/masks/b.png").unlink()
+    Image.new("RGB", (20, 20), "green").save(photos / "d.tif")  # another picture of the same name
+    second = run()
+    after = files(tmp_path / "results")
+    assert {path for path in after if after[path] != before.get(path)} == {
+        f"{kind}/{name}.{ending}"
+        for kind, ending in (("masks", "png"), ("overlays", "jpg"), ("cutouts", "png"))
+        for name in ("b", "d")
+    }
+    unchanged = [row["name"] not in ("b", "d") for row in first]
+    assert [row for row, same in zip(second, unchanged, strict=True) if same] == [
+        row for row, same in zip(first, unchanged, strict=True) if same
+    ]
+    assert (second[2]["width"], second[2]["height"]) == (20, 20)
+    again = files(tmp_path / "results")
+    run("overwrite=true")
+    assert all(when > again[path] for path, when in files(tmp_path / "results").items())
+
+
+def test_results_of_another_model_are_not_mixed_in(run, make_checkpoint, tmp_path):
+    run()
+    before = files(tmp_path / "results")
+    other = make_checkpoint("b.ckpt", seed=1)
+    for override, what in ((f"ckpt={other}", "models"), ("tta=flip", "tta")):
+        with pytest.raises(InputError, match=rf"other settings \({what}\); give another output=, or overwrite=true"):
+            run(override)
+    assert files(tmp_path / "results") == before
+    rows = run(f"ckpt={other}", "overwrite=true")
+    assert len(rows) == 5
+    assert len((tmp_path / "results/predictions.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_picture_that_cannot_be_read_does_not_stop_the_others(run, photos, tmp_path, capsys):
+    (photos / "b.jpg").write_bytes(b"")
+    (photos / "x.jpg").write_text("no picture")
+    with pytest.raises(InputError) as error:
+        run("batch_size=2")
+    assert str(error.value).startswith("2 of 6 pictures are missing: ")
+    assert f"{photos}/b.jpg: cannot be read as a picture" in str(error.value)
+    assert f"{photos}/x.jpg: cannot be read" in str(error.value)
+    table = pd.read_csv(tmp_path / "results/predictions.csv")
+    assert table["name"].tolist() == ["a", "d", "deep/a", "deep/c"]
+    assert "left out" in capsys.readouterr().out
+
+
+def test_only_pictures_that_cannot_be_read(run, photos):
+    for path in [path for path in photos.rglob("*") if path.is_file()]:
+        path.write_bytes(b"GIF89a")
+    with pytest.raises(InputError, match=r"5 of 5 pictures are missing: .*; and 2 more"):
+        run()
+
+
+def test_a_full_disk_leaves_no_half_file(run, photos, monkeypatch, tmp_path):
+    save = Image.Image.save
+
+    def full(image, path, **options):
+        save(image, path, **options)
+        if "overlays" in Path(path).parts:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run()
+    monkeypatch.undo()
+    names = files(tmp_path / "results")
+    assert not [name for name in names if name.startswith(("overlays", "cutouts")) or "/." in name]
+    assert len(run()) == 5
+
+
+def test_a_torn_line_of_the_journal(run, tmp_path):
+    run()
+    journal = tmp_path / "results/predictions.jsonl"
+    text = journal.read_text()
+    journal.write_text(text[:-10])
+    assert len(run()) == 5
+    assert len(journal.read_text().splitlines()) == 5
+
+
+def test_killed_and_started_again(make_checkpoint, tmp_path):
+    """SIGKILL once some are done: the rest is done by the second start, and only the rest."""
+    folder, results = tmp_path / "many", tmp_path / "results"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(200):
+        Image.fromarray(rng.integers(0, 256, (60, 60, 3), np.uint8)).save(folder / f"{number:03}.png")
+    arguments = [f"ckpt={make_checkpoint()}", f"source={folder}", f"output={results}", "batch_size=2", "device=cpu"]
+    command = [sys.executable, "-m", "petseg_lightning.predict", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    journal = results / "predictions.jsonl"
+    while not journal.is_file() or len(journal.read_text().splitlines()) < 20:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {json.loads(line)["name"] for line in journal.read_text().splitlines() if line.endswith("}")}
+    assert 20 <= len(done) < 200
+    before = files(results)
+    for path in before:
+        if not Path(path).name.startswith("."):
+            Image.open(results / path).load()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = files(results)
+    assert {path for path in after if before.get(path) == after[path]} >= {f"masks/{name}.png" for name in done}
+    assert len(pd.read_csv(results / "predictions.csv")) == 200
+    assert set(after) == {
+        f"{kind}/{number:03}.{ending}"
+        for kind, ending in (("masks", "png"), ("overlays", "jpg"), ("cutouts", "png"))
+        for number in range(200)
+    }
