@@ -278,7 +278,7 @@ def review_metrics(confidences: Tensor, mious: Tensor) -> dict[str, Any]:
     with warnings.catch_warnings(action="ignore"):  # of values that are all the same, or too few
         correlation = spearmanr(confidences, mious).statistic if len(mious) > 1 else math.nan
     curve = review_curve(confidences, mious)
-    points = np.linspace(0, len(mious), min(_CURVE_POINTS, len(mious) + 1)).round()
+    points = np.linspace(0, len(mious), min(_CURVE_POINTS, len(mious) + 1)).round().astype(int)
     return {
         "bad_miou": BAD_MIOU,
         "num_bad": int((mious < BAD_MIOU).sum()),

@@ -109,6 +109,9 @@ def names(pets: Path, split: str) -> list[str]:
         ("evaluate", "split=tset", ("split=tset", "train, val or test")),
         ("evaluate", "data=oxfrod_pet", ("oxfrod_pet", "did you mean data=oxford_pet?")),
         ("evaluate", "split=test", ("ckpt is not given", "add ckpt=")),
+        ("predict", "tta=flipp", ("tta=flipp", "none, flip or multiscale")),
+        ("predict", "sorce=photos", ("sorce", "did you mean source?")),
+        ("export", "format=onx", ("format=onx", "bundle")),
     ],
 )
 def test_wrong_settings(refusal, door, override, parts):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.report.run_folder import RunFolder
 
 ABSENT = "(no such key)"
+MAX_NAMED = 3  # values that a label has beside the overrides
 REPETITION = ("seed", "data.fold")  # what tells the repetitions of a setting apart
 NO_SETTING = (*WITHOUT_EFFECT, *REPETITION, "sweep")
 
@@ -187,19 +188,27 @@ def group(runs: Sequence[Run]) -> list[Setting]:
     for run in sorted(runs, key=lambda run: (run.seed, run.fold or 0)):
         groups.setdefault(json.dumps(run.values, sort_keys=True, default=str), []).append(run)
     members = list(groups.values())
-    labels = _labels([run.overrides for run, *_ in members])
+    labels = _labels([run.overrides for run, *_ in members], [run.values for run, *_ in members])
     settings = [Setting(label, tuple(group)) for label, group in zip(labels, members, strict=True)]
     return sorted(settings, key=lambda setting: (-setting.mean("miou"), setting.label))
 
 
-def _labels(overrides: Sequence[Sequence[str]]) -> list[str]:
-    """What each setting's overrides have that those of the others have not all; numbered where that is not enough."""
+def _labels(overrides: Sequence[Sequence[str]], values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each setting's overrides have that those of the others have not all.
+
+    Where that is the same for several, as with presets, the values that tell them apart stand beside it; a number, where
+    these are many.
+    """
     common = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
     labels = [" ".join(text for text in own if text not in common) or "defaults" for own in overrides]
-    return [
-        f"{label} ({labels[:i].count(label) + 1})" if labels.count(label) > 1 else label
-        for i, label in enumerate(labels)
-    ]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        same = [i for i, one in enumerate(labels) if one == label]
+        keys = dict.fromkeys(key for i in same for key in values[i])
+        apart = [key for key in keys if len({str(values[i].get(key, ABSENT)) for i in same}) > 1]
+        for number, i in enumerate(same, 1):
+            described = " ".join(f"{key}={values[i].get(key, ABSENT)}" for key in apart)
+            labels[i] = f"{label} ({described if len(apart) <= MAX_NAMED else number})"
+    return labels
 
 
 def differences(first: Setting, second: Setting) -> dict[str, tuple[Any, Any]]:

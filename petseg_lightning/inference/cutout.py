@@ -16,6 +16,7 @@ RADIUS = 0.016  # of the longer side: how far an edge of the picture may be from
 EPSILON = 1e-4  # variance of colours, from 0 to 1, that is an edge
 CERTAIN = 0.2  # alpha below it is 0, and above 1 minus it 1
 _WORKING_SIDE = 250  # pixels, to which larger pictures are reduced for the coefficients of the filter
+_COLOUR_SIDE = 500  # pixels, to which larger pictures are reduced for the colours around a pixel
 _COLOUR_RADIUS = 0.03  # of the longer side, around a pixel, in which its own colours are looked for
 
 
@@ -75,13 +76,21 @@ def cut_out(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
 
 def _own_colours(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The colours of the foreground, uint8 (H,W,3): those of the picture, less the background's part of a soft edge."""
-    side = max(3, 2 * round(_COLOUR_RADIUS * max(alpha.shape)) + 1)
-    weight = alpha[..., None]
+    edge = (alpha > 0) & (alpha < 1)
+    if not edge.any():
+        return image
+    height, width = alpha.shape
+    reduction = max(1, max(height, width) / _COLOUR_SIDE)
+    size = max(1, round(width / reduction)), max(1, round(height / reduction))
+    small, share = (cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) for pixels in (image, alpha))
+    side = 2 * max(1, round(_COLOUR_RADIUS * max(size))) + 1
 
     def around(share: np.ndarray) -> np.ndarray:
-        total = cv2.blur(image * share, (side, side)).reshape(image.shape)
-        return total / np.maximum(cv2.blur(share, (side, side)).reshape(*alpha.shape, 1), 1e-4)
+        total = cv2.blur(small * share[..., None], (side, side)).reshape(small.shape)
+        mean = total / np.maximum(cv2.blur(share, (side, side)), 1e-4).reshape(*share.shape, 1)
+        return cv2.resize(mean.round().clip(0, 255).astype(np.uint8), (width, height))[edge].astype(np.float32)
 
-    own, others = around(weight), around(1 - weight)
-    colours = own + weight * (image - weight * own - (1 - weight) * others)
-    return np.where((weight > 0) & (weight < 1), colours.round().clip(0, 255), image).astype(np.uint8)
+    own, others, weight = around(share), around(1 - share), alpha[edge][:, None]
+    colours = image.copy()
+    colours[edge] = (own + weight * (image[edge] - weight * own - (1 - weight) * others)).round().clip(0, 255)
+    return colours

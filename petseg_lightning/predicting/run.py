@@ -141,10 +141,15 @@ def _write(
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return "cpu" if found is None else str(found)
+    """The device of a name, `auto` for the fastest here. Raises InputError where it cannot be used."""
+    if name == "auto":
+        return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"device={name} cannot be used here ({reason}); give auto or cpu") from error
+    return name
 
 
 def _digest(path: Path) -> str:

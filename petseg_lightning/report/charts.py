@@ -61,19 +61,23 @@ def line_chart(
     series: list[Series],
     y_limits: tuple[float, float] | None = None,
     best: int | None = None,
+    labels: tuple[str, str] = ("epoch", ""),
+    x_limits: tuple[float, float] | None = None,
 ) -> Chart:
-    """Curves over epochs.
+    """Curves, over epochs where nothing else is said.
 
     Args:
         title: the accessible name.
         description: what the chart shows, for those who cannot see it too.
-        series: one curve each; x is the epoch.
+        series: one curve each.
         y_limits: None for the range of the data.
         best: the epoch to mark.
+        labels: of x and y.
+        x_limits: None for the range of the data, which are whole numbers then.
     """
-    x = Axis("epoch", *_limits(value for one in series for value in one.x), LEFT, RIGHT)
-    y = Axis("", *(y_limits or _limits(value for one in series for value in one.y)), BOTTOM, TOP)
-    body = [_grid(x, y, integer=True)]
+    x = Axis(labels[0], *(x_limits or _limits(value for one in series for value in one.x)), LEFT, RIGHT)
+    y = Axis(labels[1], *(y_limits or _limits(value for one in series for value in one.y)), BOTTOM, TOP)
+    body = [_grid(x, y, integer=x_limits is None)]
     if best is not None:
         anchor = "end" if best > (x.low + x.high) / 2 else "start"
         body.append(

@@ -1,6 +1,7 @@
 """The charts of a run: what was learned, and how every picture fared."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -77,6 +78,59 @@ def _pet_share_scatter(per_image: pd.DataFrame) -> list[Chart]:
             Series("median", list(trend["share"]), list(trend["miou"]), "var(--ink)"),
         )
     ]
+
+
+def confidence_charts(calibration: dict[str, Any]) -> list[Chart]:
+    """Reliability diagram of the pixels, and what a review of the least sure pictures finds."""
+    return [_reliability(calibration), _review(calibration["review"])]
+
+
+def _reliability(calibration: dict[str, Any]) -> Chart:
+    before, after = (calibration[key]["expected_calibration_error"] for key in ("before", "after"))
+    errors = "" if before is None else f", from {before:.3f} as the network says it to {after:.3f} with it"
+    return line_chart(
+        "How sure, and how often right",
+        "On the diagonal, pixels are right as often as their probability says; below it, the model is too sure. "
+        f"The temperature, {calibration['temperature']:.2f}, changes the expected calibration error{errors}.",
+        [
+            Series("as sure as right", (0, 1), (0, 1), "var(--muted)"),
+            *(
+                Series(label, *map(_drawn, (bins["probability"], bins["accuracy"])), colour)
+                for label, bins, colour in (
+                    ("without temperature", calibration["before"]["bins"], COLOURS[1]),
+                    ("with temperature", calibration["after"]["bins"], COLOURS[0]),
+                )
+            ),
+        ],
+        y_limits=(0, 1),
+        labels=("probability of the predicted class", "share of these pixels that are right"),
+        x_limits=(0, 1),
+    )
+
+
+def _review(review: dict[str, Any]) -> Chart:
+    curve, bad, limit = review["curve"], review["num_bad"], review["bad_miou"]
+    looked_at = _drawn(curve["looked_at"])
+    takes = [f"{share:.1%} for {float(found):.0%}" for found, share in review["look_at"].items() if share is not None]
+    found = (
+        f"To find a share of the {bad:,} pictures with a mean IoU under {limit}, so many have to be looked at, the "
+        f"least sure first: {', '.join(takes)} of them."
+        if bad
+        else f"No picture has a mean IoU under {limit}: the line shows how good the pictures are that nobody looked at."
+    )
+    found_line = [Series(f"found of those under {limit}", looked_at, _drawn(curve["found"]), COLOURS[0])] if bad else []
+    return line_chart(
+        "What a review finds",
+        found,
+        [*found_line, Series("mean IoU of the rest", looked_at, _drawn(curve["rest_miou"]), COLOURS[2])],
+        y_limits=(0, 1),
+        labels=("share of the pictures looked at, the least sure first", ""),
+        x_limits=(0, 1),
+    )
+
+
+def _drawn(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]
 
 
 def _points(per_image: pd.DataFrame, x: pd.Series, y: pd.Series) -> list[Series]:

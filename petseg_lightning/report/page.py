@@ -17,7 +17,7 @@ from PIL import Image
 from petseg_lightning.conf_tree import config_dir
 from petseg_lightning.files import write_text
 from petseg_lightning.report.causes import Cause, measure_causes
-from petseg_lightning.report.figures import COLOURS, learning_curves, picture_scatters
+from petseg_lightning.report.figures import COLOURS, confidence_charts, learning_curves, picture_scatters
 from petseg_lightning.report.run_folder import RunFolder
 
 PAPER_IMAGES = {"train": 3680, "test": 3669}  # the official split of Oxford-IIIT Pet
@@ -104,6 +104,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
     headline = splits[scored]["protocols"][run.metrics["headline"]]
     colours = dict(zip(run.metrics["class_names"], cycle(COLOURS), strict=False)) | run.metrics.get("colors", {})
     causes = measure_causes(run.per_image)
+    calibration = splits[scored].get("calibration")
     return {
         "run": run,
         "metrics": run.metrics,
@@ -117,6 +118,8 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "protocol_titles": PROTOCOLS,
         "curves": learning_curves(run, colours),
         "scatters": picture_scatters(run.per_image),
+        "correlation": calibration and calibration["review"]["spearman"],
+        "confidence": confidence_charts(calibration) if calibration else [],
         "breeds": _groups(run.per_image, "breed"),
         "species": _groups(run.per_image, "species"),
         "grid": [picture for picture in run.pictures if picture["role"] == "grid"],

@@ -111,8 +111,8 @@ def test_labels_are_what_sets_a_setting_apart(write_run, truths, tmp_path):
     config.write_text(config.read_text().replace("precision: auto", "precision: 32-true"))
     settings, _ = settings_of(str(tmp_path / "runs"))
     assert sorted(setting.label for setting in settings) == [
-        "defaults (1)",
-        "defaults (2)",
+        "defaults (compute.precision=32-true trainer.precision=32-true)",
+        "defaults (compute.precision=auto trainer.precision=auto)",
         "optimizer.lr=0.01",
         "optimizer.lr=0.02 model.base_channels=4",
     ]

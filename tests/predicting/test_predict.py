@@ -150,6 +150,13 @@ def test_only_pictures_that_cannot_be_read(run, photos):
         run()
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "abacus"])
+def test_a_device_that_is_not_there(run, device, tmp_path):
+    with pytest.raises(InputError, match=rf"device={device} cannot be used here \(.+\); give auto or cpu"):
+        run(f"device={device}")
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_full_disk_leaves_no_half_file(run, photos, monkeypatch, tmp_path):
     save = Image.Image.save
 

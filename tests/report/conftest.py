@@ -39,6 +39,27 @@ BOUNDARY = {
     "mean_image_f_score": 0.631,
     "mean_image_iou": 0.429,
 }
+BINS = {
+    "pixels": [0] * 12 + [300, 500, 1200],
+    "probability": [None] * 12 + [0.83, 0.9, 0.98],
+    "accuracy": [None] * 12 + [0.7, 0.81, 0.95],
+}
+CALIBRATION = {
+    "temperature": 1.284,
+    "before": {"expected_calibration_error": 0.0561, "bins": BINS},
+    "after": {"expected_calibration_error": 0.0123, "bins": BINS | {"accuracy": [None] * 12 + [0.8, 0.9, 0.97]}},
+    "review": {
+        "bad_miou": 0.5,
+        "num_bad": 2,
+        "look_at": {"0.5": 0.25, "0.8": 0.75, "0.95": 0.75},
+        "spearman": 0.8123,
+        "curve": {
+            "looked_at": [0.0, 0.25, 0.5, 0.75, 1.0],
+            "found": [0.0, 0.5, 0.5, 1.0, 1.0],
+            "rest_miou": [0.6, 0.7, 0.75, 0.9, None],
+        },
+    },
+}
 ENVIRONMENT = {
     "versions": {"python": "3.11.7", "torch": "2.14.0"},
     "git": {"commit": "0d7e29e", "dirty": False},
@@ -167,7 +188,7 @@ def write_run_folder(folder: Path, names: list[str], images: Any, truths: Any, p
     splits = {
         "train": score_split(truths[:-1], truths[:-1]),
         "val": score_split(truths[-1:], predictions[-1:]),
-        "test": score_split(truths, predictions) | {"boundary": BOUNDARY},
+        "test": score_split(truths, predictions) | {"boundary": BOUNDARY, "calibration": CALIBRATION},
     }
     table = per_image(names, truths, predictions)
     metrics = METADATA | {

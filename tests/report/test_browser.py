@@ -36,5 +36,5 @@ def test_browser_shows_it_on_a_phone_without_an_error(run_folder, tmp_path):
     url = (run_folder / "probe.html").as_uri()
     browser = subprocess.run([*command, url], capture_output=True, text=True, timeout=120, check=True)
     found = json.loads(re.search(r"<title>(.*?)</title>", browser.stdout).group(1))
-    assert found == {"width": 390, "links": 9, "tip": True, "loaded": True}
+    assert found == {"width": 390, "links": 10, "tip": True, "loaded": True}
     assert "CONSOLE" not in browser.stderr

@@ -32,6 +32,15 @@ def test_single_epoch_has_a_chart():
     assert chart.legend == [("a", "red"), ("b", "blue")]
 
 
+def test_lines_of_shares_keep_to_their_limits():
+    curve = Series("bins", [0.5, 1.0], [0.5, 1.0], "red")
+    chart = line_chart("t", "d", [curve], (0, 1), labels=("probability", "right"), x_limits=(0, 1))
+    assert f'points="{(LEFT + RIGHT) / 2},{(TOP + BOTTOM) / 2} {RIGHT:.1f},{TOP:.1f}"' in chart.svg
+    assert ">probability<" in chart.svg
+    assert ">right<" in chart.svg
+    assert ">0.2<" in chart.svg
+
+
 def test_points_stand_at_their_values_under_their_escaped_names():
     points = Series("cat", [0.0, 1.0, 0.5], [1.0, 0.0, float("nan")], "red", ["a", "<b>", "c"])
     svg = scatter("t", "d", [points], ("x & y", "y")).svg

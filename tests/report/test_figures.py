@@ -1,8 +1,10 @@
+import re
+
 import pandas as pd
 import pytest
 
 from petseg_lightning.report.charts import BOTTOM, LEFT, RIGHT, TOP
-from petseg_lightning.report.figures import learning_curves, picture_scatters
+from petseg_lightning.report.figures import confidence_charts, learning_curves, picture_scatters
 from petseg_lightning.report.run_folder import RunFolder
 
 
@@ -38,6 +40,13 @@ def test_pictures_without_pets_or_species_have_the_first_chart_only(table):
     (accuracy,) = picture_scatters(table)
     assert [label for label, _ in accuracy.legend] == ["picture", "accuracy = IoU"]
     assert picture_scatters(pd.DataFrame()) == []
+
+
+def test_empty_bins_are_not_drawn(run_folder):
+    reliability, review = confidence_charts(RunFolder.read(run_folder).metrics["splits"]["test"]["calibration"])
+    assert [len(points.split()) for points in re.findall(r' points="(.*?)"', reliability.svg)] == [2, 3, 3]
+    assert [len(points.split()) for points in re.findall(r' points="(.*?)"', review.svg)] == [5, 4]
+    assert [label for label, _ in review.legend] == ["found of those under 0.5", "mean IoU of the rest"]
 
 
 def test_curves_show_what_was_logged(run_folder):

@@ -18,7 +18,18 @@ from petseg_lightning.report.page import embed, flatten, number, percent, signed
 
 ABSENT, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 VOID = {"meta", "link", "img", "br", "line", "circle", "polyline"}
-SECTIONS = ["scores", "pictures", "learning", "classes", "images", "breeds", "failures", "protocols", "run"]
+SECTIONS = [
+    "scores",
+    "pictures",
+    "learning",
+    "classes",
+    "images",
+    "confidence",
+    "breeds",
+    "failures",
+    "protocols",
+    "run",
+]
 
 
 class Page(HTMLParser):
@@ -142,6 +153,33 @@ def test_an_absent_boundary_is_a_dash(run_folder, edit_metrics):
     assert not re.search(r"\b(nan|None)\b", " ".join(page.sections.values()))
 
 
+def test_confidence_says_what_the_temperature_does_and_what_a_review_takes(run_folder, edit_metrics):
+    text = report(run_folder).text("confidence")
+    assert "a rank correlation of 0.812." in text
+    assert "The temperature, 1.28, changes the expected calibration error, from 0.056 as the network says it" in text
+    assert "to 0.012 with it." in text
+    assert "of the 2 pictures with a mean IoU under 0.5, so many have to be looked at" in text
+    assert "25.0% for 50%, 75.0% for 80%, 75.0% for 95% of them." in text
+
+    def without_bad_ones(metrics):
+        review = metrics["splits"]["test"]["calibration"]["review"]
+        review |= {"num_bad": 0, "look_at": dict.fromkeys(review["look_at"]), "spearman": None}
+        review["curve"]["found"] = [None] * 5
+
+    edit_metrics(without_bad_ones)
+    text = report(run_folder).text("confidence")
+    assert "No picture has a mean IoU under 0.5" in text
+    assert "rank correlation" not in text
+    assert "found of those" not in text
+
+
+def test_runs_from_before_confidence_was_measured_have_a_report(run_folder, edit_metrics):
+    edit_metrics(lambda m: m["splits"]["test"].pop("calibration"))
+    page = report(run_folder)
+    assert page.text("confidence").endswith("was not measured in this run.")
+    assert len(page.all("svg")) == 5
+
+
 def test_page_is_self_contained_balanced_and_described(run_folder):
     page = report(run_folder)
     sources = [value for _, tag in page.tags for key, value in tag.items() if key in ("src", "srcset", "data")]
@@ -151,7 +189,7 @@ def test_page_is_self_contained_balanced_and_described(run_folder):
     assert len(page.all("img")) == 9  # two of the grid and the worst one, three pictures each
     assert all(image["alt"] for image in page.all("img"))
     assert all(svg["role"] == "img" for svg in page.all("svg"))
-    assert len(re.findall(r"<svg [^>]*><title>[^<]+</title><desc>[^<]+</desc>", page.html)) == 5 == len(page.all("svg"))
+    assert len(re.findall(r"<svg [^>]*><title>[^<]+</title><desc>[^<]+</desc>", page.html)) == 7 == len(page.all("svg"))
     assert page.html.startswith("<!DOCTYPE html>")
     assert len(page.all("h1")) == 1
     assert page.all("html") == [{"lang": "en"}]
