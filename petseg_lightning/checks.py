@@ -53,7 +53,10 @@ def between(low: float, high: float) -> Rule:
 def one_of(*allowed: Any) -> Rule:
     """One of the values given; true is not 1."""
     *names, last = map(shown, allowed)
-    return Rule(f"{', '.join(names)} or {last}" if names else last, lambda v: any(type(v) is type(a) and v == a for a in allowed))
+    return Rule(
+        f"{', '.join(names)} or {last}" if names else last,
+        lambda v: any(type(v) is type(a) and v == a for a in allowed),
+    )
 
 
 def any_of(*rules: Rule) -> Rule:

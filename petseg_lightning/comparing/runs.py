@@ -196,8 +196,8 @@ def group(runs: Sequence[Run]) -> list[Setting]:
 def _labels(overrides: Sequence[Sequence[str]], values: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each setting's overrides have that those of the others have not all.
 
-    Where that is the same for several, as with presets, the values that tell them apart stand beside it; a number, where
-    these are many.
+    Where that is the same for several, as with presets, the values that tell them apart stand beside it, or a number
+    where these are many.
     """
     common = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
     labels = [" ".join(text for text in own if text not in common) or "defaults" for own in overrides]
