@@ -95,7 +95,7 @@ def _reliability(calibration: dict[str, Any]) -> Chart:
         [
             Series("as sure as right", (0, 1), (0, 1), "var(--muted)"),
             *(
-                Series(label, *map(_drawn, (bins["probability"], bins["accuracy"])), colour)
+                Series(label, _drawn(bins["probability"]), _drawn(bins["accuracy"]), colour)
                 for label, bins, colour in (
                     ("without temperature", calibration["before"]["bins"], COLOURS[1]),
                     ("with temperature", calibration["after"]["bins"], COLOURS[0]),

@@ -124,6 +124,12 @@ def test_tables_agree_with_each_other(trained_run):
     assert table["correct"].sum() == np.trace(matrix)
     assert scores["mean_image_miou"] == pytest.approx(table["miou"].mean(), abs=1e-5)
     assert scores["lowest_image_miou"] == pytest.approx(table["miou"].min(), abs=1e-5)
+    review = metrics["splits"]["test"]["calibration"]["review"]
+    assert table["confidence"].between(0, 1).all()
+    correlation = table["confidence"].corr(table["miou"], method="spearman")
+    assert review["spearman"] == pytest.approx(correlation, abs=1e-5)
+    assert review["num_bad"] == (table["miou"] < 0.5).sum()
+    assert review["curve"]["rest_miou"][0] == pytest.approx(table["miou"].mean(), abs=1e-5)
     assert set(table["species"]) == {"cat", "dog"}
     assert {split: result["num_images"] for split, result in metrics["splits"].items()} == {
         "test": 11,
