@@ -87,11 +87,11 @@ def confidence_charts(calibration: dict[str, Any]) -> list[Chart]:
 
 def _reliability(calibration: dict[str, Any]) -> Chart:
     before, after = (calibration[key]["expected_calibration_error"] for key in ("before", "after"))
-    errors = "" if before is None else f", from {before:.3f} as the network says it to {after:.3f} with it"
+    errors = "" if before is None else f" It takes the expected calibration error from {before:.3f} to {after:.3f}."
     return line_chart(
         "How sure, and how often right",
         "On the diagonal, pixels are right as often as their probability says; below it, the model is too sure. "
-        f"The temperature, {calibration['temperature']:.2f}, changes the expected calibration error{errors}.",
+        f"The temperature, fitted on validation pictures, is {calibration['temperature']:.2f}.{errors}",
         [
             Series("as sure as right", (0, 1), (0, 1), "var(--muted)"),
             *(

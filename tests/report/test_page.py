@@ -156,8 +156,8 @@ def test_an_absent_boundary_is_a_dash(run_folder, edit_metrics):
 def test_confidence_says_what_the_temperature_does_and_what_a_review_takes(run_folder, edit_metrics):
     text = report(run_folder).text("confidence")
     assert "a rank correlation of 0.812." in text
-    assert "The temperature, 1.28, changes the expected calibration error, from 0.056 as the network says it" in text
-    assert "to 0.012 with it." in text
+    assert "The temperature, fitted on validation pictures, is 1.28. It takes the expected calibration error" in text
+    assert "from 0.056 to 0.012." in text
     assert "of the 2 pictures with a mean IoU under 0.5, so many have to be looked at" in text
     assert "25.0% for 50%, 75.0% for 80%, 75.0% for 95% of them." in text
 
