@@ -23,7 +23,7 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         InputError: it cannot be read, with the reason.
     """
-    if path.suffix.lower() in _HEIF:
+    if str(path).lower().endswith(_HEIF):
         _register_heif(path)
     try:
         with Image.open(path) as image:
