@@ -1,9 +1,7 @@
 """What the values of a configuration must be, checked before anything is built or imported."""
 
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,71 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning.conf_tree import comment, flatten, shown
 from petseg_lightning.errors import InputError
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A condition on one value, and the words that complete "must be ..."."""
-
-    text: str
-    holds: Callable[[Any], bool]
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def whole(low: int, high: int | None = None) -> Rule:
-    """A whole number from `low` to `high`, both included."""
-    text = f"a whole number from {low} to {high}" if high is not None else f"a whole number, at least {low}"
-    return Rule(text, lambda v: _is_whole(v) and low <= v and (high is None or v <= high))
-
-
-def above(low: float) -> Rule:
-    """A finite number larger than `low`."""
-    return Rule(f"a number above {low}", lambda v: _is_number(v) and v > low)
-
-
-def at_least(low: float) -> Rule:
-    """A finite number, `low` or larger."""
-    return Rule(f"a number, at least {low}", lambda v: _is_number(v) and v >= low)
-
-
-def between(low: float, high: float) -> Rule:
-    """A number strictly between `low` and `high`."""
-    return Rule(f"a number between {low} and {high}, both excluded", lambda v: _is_number(v) and low < v < high)
-
-
-def one_of(*allowed: Any) -> Rule:
-    """One of the values given; true is not 1."""
-    *names, last = map(shown, allowed)
-    return Rule(
-        f"{', '.join(names)} or {last}" if names else last,
-        lambda v: any(type(v) is type(a) and v == a for a in allowed),
-    )
-
-
-def any_of(*rules: Rule) -> Rule:
-    """A value that meets one of the rules."""
-    return Rule(", or ".join(rule.text for rule in rules), lambda v: any(rule.holds(v) for rule in rules))
-
-
-def optional(rule: Rule) -> Rule:
-    """null, or a value that meets the rule."""
-    return Rule(f"null, or {rule.text}", lambda v: v is None or rule.holds(v))
-
-
-def list_of(text: str, rule: Rule, length: int | None = None) -> Rule:
-    """A list, of `length` where that is given, whose items meet the rule; `text` names all of it."""
-    return Rule(
-        text,
-        lambda v: isinstance(v, list) and bool(v) and length in (None, len(v)) and all(map(rule.holds, v)),
-    )
-
+from petseg_lightning.rules import Rule, above, any_of, at_least, between, is_number, list_of, one_of, optional, whole
 
 SEED = whole(0, 2**32 - 1)
 AMOUNT = any_of(whole(1), Rule("a fraction up to 1.0", lambda v: isinstance(v, float) and 0 < v <= 1))
@@ -92,8 +26,8 @@ PRECISION = one_of(
     32,
     64,
 )
-PROBABILITY = Rule("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1)
-SHARE = Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)
+PROBABILITY = Rule("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
+SHARE = Rule("a number from 0 to below 1", lambda v: is_number(v) and 0 <= v < 1)
 FOLDER = Rule("the path of a folder", lambda v: isinstance(v, str) and bool(v))
 CLASS_NAMES = Rule(
     "a list of two or more different names",
@@ -121,7 +55,6 @@ RULES: dict[str, Rule] = {
     "overwrite": one_of(True, False),
     "tta": one_of("none", "flip", "multiscale"),
     "batch_size": whole(1),
-    "format": one_of("bundle"),
     "golden": optional(FOLDER),
     "shard_size": whole(1),
     "runs": optional(any_of(FOLDER, list_of("a list of folders or globs", FOLDER))),
@@ -132,7 +65,7 @@ RULES: dict[str, Rule] = {
     "mode": one_of("data", "train", "inference", "startup", "all"),
     "rounds": whole(1),
     "seconds": above(0),
-    "preprocessing.mean": list_of("three numbers", Rule("", _is_number), 3),
+    "preprocessing.mean": list_of("three numbers", Rule("", is_number), 3),
     "preprocessing.std": list_of("three numbers above 0", above(0), 3),
     "paths.data_dir": FOLDER,
     "paths.log_dir": FOLDER,
@@ -143,7 +76,7 @@ RULES: dict[str, Rule] = {
     "data.test_fraction": between(0, 1),
     "data.num_folds": optional(whole(2)),
     "data.fold": whole(0),
-    "data.train_fraction": Rule("a number above 0, 1 at most", lambda v: _is_number(v) and 0 < v <= 1),
+    "data.train_fraction": Rule("a number above 0, 1 at most", lambda v: is_number(v) and 0 < v <= 1),
     "data.split_seed": SEED,
     "data.num_workers": optional(whole(0)),
     "data.cache": one_of("disk", "memory", "none"),
@@ -159,7 +92,7 @@ RULES: dict[str, Rule] = {
     "data.synthetic_seed": SEED,
     "data.class_names": CLASS_NAMES,
     "data.ignore_value": whole(0, 255),
-    "augmentation.strength": Rule("a number from 0 to 2", lambda v: _is_number(v) and 0 <= v <= 2),
+    "augmentation.strength": Rule("a number from 0 to 2", lambda v: is_number(v) and 0 <= v <= 2),
     "augmentation.copy_paste.p": PROBABILITY,
     "augmentation.copy_paste.scale": list_of("two numbers above 0", above(0), 2),
     "mixing.alpha": above(0),
@@ -182,7 +115,7 @@ RULES: dict[str, Rule] = {
     "model.freeze_encoder": one_of(True, False),
     "model.encoder_lr_scale": above(0),
     "loss.class_weights": any_of(one_of(None, "measured"), list_of("a list of weights, none below 0", at_least(0))),
-    "loss.label_smoothing": Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "loss.label_smoothing": Rule("a number from 0 to below 1", lambda v: is_number(v) and 0 <= v < 1),
     "loss.gamma": at_least(0),
     "loss.smooth": at_least(0),
     "loss.alpha": at_least(0),
@@ -192,13 +125,13 @@ RULES: dict[str, Rule] = {
     "loss.border_width": whole(1),
     "loss.weights": Rule(
         "a number, at least 0, for each term, and above 0 for one",
-        lambda v: isinstance(v, dict) and all(_is_number(w) and w >= 0 for w in v.values()) and any(v.values()),
+        lambda v: isinstance(v, dict) and all(is_number(w) and w >= 0 for w in v.values()) and any(v.values()),
     ),
     "optimizer.lr": above(0),
     "optimizer.weight_decay": at_least(0),
     "optimizer.momentum": SHARE,
     "optimizer.opt": Rule("the name of an optimizer of timm", lambda v: isinstance(v, str) and bool(v)),
-    "optimizer.layer_decay": Rule("a number above 0, 1 at most", lambda v: _is_number(v) and 0 < v <= 1),
+    "optimizer.layer_decay": Rule("a number above 0, 1 at most", lambda v: is_number(v) and 0 < v <= 1),
     "optimizer.decay_norm_and_bias": one_of(True, False),
     "optimizer.warmup_steps": whole(0),
     "scheduler.interval": one_of("step", "epoch"),
@@ -217,7 +150,7 @@ RULES: dict[str, Rule] = {
     "find.lr.max_lr": above(0),
     "find.lr.num_steps": whole(20),
     "find.batch_size.max_batch_size": whole(2),
-    "find.batch_size.memory_share": Rule("a number above 0, 1 at most", lambda v: _is_number(v) and 0 < v <= 1),
+    "find.batch_size.memory_share": Rule("a number above 0, 1 at most", lambda v: is_number(v) and 0 < v <= 1),
     "callbacks.early_stopping.patience": whole(1),
     "callbacks.weight_averaging.decay": SHARE,
     "callbacks.weight_averaging.start": SHARE,

@@ -252,7 +252,7 @@ def has_units_for(dtype: torch.dtype, device: torch.device) -> bool:
 def _by_capability(device: torch.device) -> str:
     """The fastest precision that the device has units for."""
     if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+        return "bf16-mixed" if has_units_for(torch.bfloat16, device) else "16-mixed"
     return "bf16-mixed" if device.type == "cpu" else "32-true"  # measuring shows where a CPU emulates it
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,23 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` that takes its place, and that of all in it, if the block ends well."""
+    partial, stale = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "stale"))
+    for leftover in (partial, stale):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(stale)
+        partial.rename(folder)
+    finally:
+        for leftover in (partial, stale):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def remove_unfinished(folder: Path) -> None:

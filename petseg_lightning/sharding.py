@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from petseg_lightning.data.datamodule import SPLITS, SegmentationDataModule
 from petseg_lightning.data.samples import Sample, read_parts, read_resized
 from petseg_lightning.data.stream import FORMAT, GENERATOR, INDEX
 from petseg_lightning.errors import InputError
-from petseg_lightning.files import write_json
+from petseg_lightning.files import replacing_folder, write_json
 from petseg_lightning.training import build_datamodule
 
 _ANY_SIZE = 8  # decoding to it checks a picture and its mask
@@ -46,21 +45,11 @@ def write_shards(cfg: DictConfig) -> Path:
     folder, console = Path(cfg.out), Console()
     _require_own(folder)
     datamodule = build_datamodule(cfg)
-    partial, stale = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "stale"))
-    for leftover in (partial, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with replacing_folder(folder) as partial:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
             index = _write(partial, datamodule, cfg.shard_size, progress)
         write_json(partial / INDEX, index)
-        if folder.exists():
-            folder.rename(stale)
-        partial.rename(folder)
-    finally:
-        for leftover in (partial, stale):
-            shutil.rmtree(leftover, ignore_errors=True)
     for split, content in index["splits"].items():
         console.print(f"{split:<6} {content['count']:,} pictures in {len(content['shards']):,} shards", highlight=False)
     console.print(f"shards  {folder}", soft_wrap=True, highlight=False)

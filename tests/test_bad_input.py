@@ -111,7 +111,7 @@ def names(pets: Path, split: str) -> list[str]:
         ("evaluate", "split=test", ("ckpt is not given", "add ckpt=")),
         ("predict", "tta=flipp", ("tta=flipp", "none, flip or multiscale")),
         ("predict", "sorce=photos", ("sorce", "did you mean source?")),
-        ("export", "format=onx", ("format=onx", "bundle")),
+        ("export", "licence=mit", ("licence", "did you mean license?")),
     ],
 )
 def test_wrong_settings(refusal, door, override, parts):

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from petseg_lightning.files import replacing, write_json, write_text
+from petseg_lightning.files import replacing, replacing_folder, write_json, write_text
 
 
 def test_a_file_takes_the_place_of_the_old_one_when_it_is_whole(tmp_path):
@@ -34,6 +34,26 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, error):
         fail()
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "old"
+
+
+def test_a_folder_takes_the_place_of_the_old_one_with_all_in_it(tmp_path):
+    folder = tmp_path / "new" / "bundle"
+    for name in ("old", "new"):
+        with replacing_folder(folder) as partial:
+            assert list(partial.iterdir()) == []
+            (partial / name).write_text(name)
+        assert [path.name for path in folder.iterdir()] == [name]
+    (tmp_path / "new" / ".bundle.partial").mkdir()  # of a process that was killed
+
+    def interrupted() -> None:
+        with replacing_folder(folder) as partial:
+            (partial / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+    assert [path.name for path in folder.iterdir()] == ["new"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

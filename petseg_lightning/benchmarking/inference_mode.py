@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from petseg_lightning.benchmarking.rates import in_turn, median, ratios
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
+from petseg_lightning.callbacks.temperature import TemperatureScaling
 from petseg_lightning.compute import AUTOCAST
 from petseg_lightning.config import build
 from petseg_lightning.training import build_datamodule, build_module, choose_compute
@@ -23,7 +24,7 @@ def measure_inference(cfg: DictConfig) -> dict[str, Any]:
     trainer: Trainer = build(
         cfg.trainer,
         precision=compute.precision,
-        callbacks=[EvaluationRecorder(measure=False)],
+        callbacks=[TemperatureScaling(), EvaluationRecorder(measure=False)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

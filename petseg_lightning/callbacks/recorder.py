@@ -56,8 +56,8 @@ class EvaluationRecorder(Callback):
             temperature = pl_module.description.get("temperature", 1.0)
             work = (_measured, pl_module.target, *arrays, outputs["logits"].float().cpu(), temperature)
             self._measures.append(self._threads.submit(*work))
-            for waiting in self._measures[:-_WAITING][-1:]:
-                waiting.result()
+            if len(self._measures) > _WAITING:
+                self._measures[-1 - _WAITING].result()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         for columns, measures in zip(self._batches[0], self._measures, strict=False):

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from petseg_lightning.data.parallel import in_threads
 from petseg_lightning.data.sample_table import SampleTable
 from petseg_lightning.data.samples import read_resized
 from petseg_lightning.errors import InputError
-from petseg_lightning.files import write_json
+from petseg_lightning.files import replacing_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -134,21 +133,11 @@ def _checksum(path: Path, chunk: int) -> int:
 
 
 def _build(place: Path, table: SampleTable, image_size: int, wanted: dict[str, Any]) -> None:
-    partial, stale = (place.with_name(f".{place.name}.{end}") for end in ("partial", "stale"))
-    for leftover in (partial, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with replacing_folder(place) as partial:
         _decode(partial, table, image_size)
         sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
         checksums = {name: _checksums(partial / name, size) for name, size in sizes.items()}
         write_json(partial / MANIFEST, {**wanted, "sizes": sizes, "checksums": checksums})
-        if place.exists():
-            place.rename(stale)
-        partial.rename(place)
-    finally:
-        for leftover in (partial, stale):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _checksums(path: Path, size: int) -> list[int]:

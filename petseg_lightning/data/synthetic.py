@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from petseg_lightning.data.drawing.picture import draw_picture
 from petseg_lightning.data.pets import OxfordPetDataModule
 from petseg_lightning.data.presence import FOLDER
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import replacing_folder
 
 log = logging.getLogger(__name__)
 
@@ -164,21 +164,15 @@ class _Drawing:
 def _write(folder: Path, manifest: dict[str, object], drawings: list[_Drawing], size: int, seed: int) -> None:
     """Draws next to `folder` and puts the result in its place; what an interrupted run left is removed."""
     log.info("Drawing %s pets into %s", f"{len(drawings):,}", folder)
-    partial, stale = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "stale"))
-    for leftover in (partial, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    trimaps = partial / "annotations" / "trimaps"
-    for directory in (partial / "images", trimaps):
-        directory.mkdir(parents=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda drawing: drawing.write(partial, size, seed), drawings))
-    by_breed = sorted(drawings, key=lambda drawing: (drawing.class_index, drawing.ordinal))
-    for split in SPLITS:
-        rows = (drawing.row for drawing in by_breed if drawing.split == split)
-        (trimaps.parent / f"{split}.txt").write_text("".join(rows))
-    (trimaps.parent / "list.txt").write_text(_LIST_HEADER + "".join(drawing.row for drawing in by_breed))
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    if folder.exists():
-        folder.rename(stale)
-    partial.rename(folder)
-    shutil.rmtree(stale, ignore_errors=True)
+    with replacing_folder(folder) as partial:
+        trimaps = partial / "annotations" / "trimaps"
+        for directory in (partial / "images", trimaps):
+            directory.mkdir(parents=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda drawing: drawing.write(partial, size, seed), drawings))
+        by_breed = sorted(drawings, key=lambda drawing: (drawing.class_index, drawing.ordinal))
+        for split in SPLITS:
+            rows = (drawing.row for drawing in by_breed if drawing.split == split)
+            (trimaps.parent / f"{split}.txt").write_text("".join(rows))
+        (trimaps.parent / "list.txt").write_text(_LIST_HEADER + "".join(drawing.row for drawing in by_breed))
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

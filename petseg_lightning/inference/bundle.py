@@ -12,7 +12,6 @@ Nothing in it is executed: tensors are safetensors, and the network is a class o
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import replacing_folder, write_json, write_text
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.pictures import class_colours
 
@@ -55,11 +55,7 @@ def write_bundle(folder: Path, module: SegmentationModule, golden: Image.Image, 
     """
     if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
         raise InputError(f"{folder} exists and is no bundle; give another out=")
-    partial, stale = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "stale"))
-    for leftover in (partial, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with replacing_folder(folder) as partial:
         size = module.description["preprocessing"]["image_size"]
         picture = golden.resize((size, size), Image.Resampling.BILINEAR)
         picture.save(partial / GOLDEN_PICTURE)
@@ -67,16 +63,9 @@ def write_bundle(folder: Path, module: SegmentationModule, golden: Image.Image, 
         state = {name: tensor.contiguous().clone() for name, tensor in module.network.state_dict().items()}
         save_file(state, partial / WEIGHTS)
         content = {"format": FORMAT, **module.description, "colors": class_colours(module.target.class_names)}
-        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (partial / CARD).write_text(card, encoding="utf-8")
-        sums = "".join(f"{_sha256(partial / name)}  {name}\n" for name in HASHED)
-        (partial / SUMS).write_text(sums, encoding="utf-8")
-        if folder.exists():
-            folder.rename(stale)
-        partial.rename(folder)
-    finally:
-        for leftover in (partial, stale):
-            shutil.rmtree(leftover, ignore_errors=True)
+        write_json(partial / CONFIG, content)
+        write_text(partial / CARD, card)
+        write_text(partial / SUMS, "".join(f"{_sha256(partial / name)}  {name}\n" for name in HASHED))
 
 
 def read_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -20,10 +20,15 @@ _COLOUR_SIDE = 500  # pixels, to which larger pictures are reduced for the colou
 _COLOUR_RADIUS = 0.03  # of the longer side, around a pixel, in which its own colours are looked for
 
 
+def background_of(class_names: Sequence[str]) -> int:
+    """The class that is not cut out: `background`, or the first where none is called so."""
+    return class_names.index("background") if "background" in class_names else 0
+
+
 def foreground(probabilities: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """How likely each pixel is to belong to what is cut out.
 
-    That is every class but `background`, and half of `border`; without a class `background`, every class but the first.
+    That is every class but the background (`background_of`), and half of `border`.
 
     Args:
         probabilities: float32 (K,H,W), whose sum over K is 1.
@@ -32,7 +37,7 @@ def foreground(probabilities: np.ndarray, class_names: Sequence[str]) -> np.ndar
     Returns:
         float32 (H,W), 0..1.
     """
-    background = class_names.index("background") if "background" in class_names else 0
+    background = background_of(class_names)
     shares = [
         0.0 if k == background else BORDER_SHARE if name == "border" else 1.0 for k, name in enumerate(class_names)
     ]

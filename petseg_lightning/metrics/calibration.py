@@ -11,7 +11,8 @@ from petseg_lightning.metrics.confusion import IGNORE
 
 NUM_BINS = 15
 BAD_MIOU = 0.5  # a picture below it is one that a review should find
-TEMPERATURES = tuple(2 ** (step / 2) for step in range(8, -9, -1))  # 16 to 1/16: a fitted one lies between
+_OCTAVES = 4  # from 2**4 to 2**-4, in steps of half of one: where a temperature is looked for
+TEMPERATURES = tuple(2 ** (step / 2) for step in range(2 * _OCTAVES, -2 * _OCTAVES - 1, -1))
 _GRID = 16  # of an image so many rows and columns, or a little more than half, tell the temperature
 
 
@@ -31,13 +32,11 @@ def temperature_slopes(logits: Tensor, masks: Tensor) -> Tensor:
     masks, logits = masks[:, rows, columns].long(), logits[:, :, rows, columns].float()
     counted = masks != IGNORE
     logits = logits - logits.gather(1, masks.where(counted, 0)[:, None])  # (B,K,h,w), 0 for the true class
-    slopes = []
-    for temperature in TEMPERATURES:
-        probabilities = (logits / temperature).softmax(dim=1)
-        mean = (probabilities * logits).sum(dim=1)  # (B,h,w)
-        variance = (probabilities * (logits - mean[:, None]).square()).sum(dim=1)
-        slopes += [(mean * counted).sum(), (variance * counted).sum()]
-    return torch.stack(slopes).unflatten(0, (-1, 2))
+    inverse = torch.linspace(-_OCTAVES, _OCTAVES, len(TEMPERATURES), device=logits.device).exp2()
+    probabilities = (logits * inverse[:, None, None, None, None]).softmax(dim=2)  # (17,B,K,h,w)
+    mean = (probabilities * logits).sum(dim=2)  # (17,B,h,w)
+    variance = (probabilities * (logits - mean[:, :, None]).square()).sum(dim=2)
+    return torch.stack([(slope * counted).sum(dim=(1, 2, 3)) for slope in (mean, variance)], dim=1)
 
 
 def fit_temperature(slopes: Tensor) -> float:

@@ -1,7 +1,7 @@
 """The folder of a prediction: what is in it already, and what is added, whole or not at all."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,37 @@ import pandas as pd
 
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import remove_unfinished, replacing, write_json, write_text
+from petseg_lightning.inference.cutout import background_of
 from petseg_lightning.inference.predictor import Prediction
 from petseg_lightning.inference.sources import Source
 
 JOURNAL, SETTINGS = "predictions.jsonl", "settings.json"
-ENDINGS = {"masks": ".png", "overlays": ".jpg", "cutouts": ".png", "probabilities": ".npz"}
 _QUICK = 1  # level of PNG compression: larger files by a tenth, several times faster
+
+
+def _save_mask(prediction: Prediction, path: Path) -> None:
+    prediction.mask.save(path, compress_level=_QUICK)
+
+
+def _save_overlay(prediction: Prediction, path: Path) -> None:
+    prediction.overlay.save(path, quality=90, icc_profile=prediction.image.info.get("icc_profile"))
+
+
+def _save_cutout(prediction: Prediction, path: Path) -> None:
+    prediction.cutout.save(path, compress_level=_QUICK, icc_profile=prediction.image.info.get("icc_profile"))
+
+
+def _save_probabilities(prediction: Prediction, path: Path) -> None:
+    names = np.array(prediction.class_names)
+    np.savez_compressed(path, probabilities=prediction.probabilities, class_names=names)
+
+
+KINDS: dict[str, tuple[str, Callable[[Prediction, Path], None]]] = {  # by folder: ending of the files, how one is saved
+    "masks": (".png", _save_mask),
+    "overlays": (".jpg", _save_overlay),
+    "cutouts": (".png", _save_cutout),
+    "probabilities": (".npz", _save_probabilities),
+}
 
 
 class Results:
@@ -23,7 +48,7 @@ class Results:
 
     Args:
         folder: is made.
-        kinds: of ENDINGS.
+        kinds: of KINDS.
         settings: what results depend on, as plain values.
         overwrite: also a picture whose results are there.
 
@@ -48,7 +73,7 @@ class Results:
         write_text(folder / JOURNAL, "".join(map(_line, self._rows.values())))
 
     def path(self, kind: str, source: Source) -> Path:
-        return self.folder / kind / f"{source.name}{ENDINGS[kind]}"
+        return self.folder / kind / f"{source.name}{KINDS[kind][0]}"
 
     def has(self, source: Source) -> bool:
         """Whether the results of this very file are there, and wanted as they are."""
@@ -59,18 +84,9 @@ class Results:
 
     def write(self, source: Source, prediction: Prediction) -> dict[str, Any]:
         """Write the files of a picture; what `add` then takes."""
-        colours = {"icc_profile": prediction.image.info.get("icc_profile")}
         for kind in self.kinds:
             with replacing(self.path(kind, source)) as path:
-                if kind == "masks":
-                    prediction.mask.save(path, compress_level=_QUICK)
-                elif kind == "overlays":
-                    prediction.overlay.save(path, quality=90, **colours)
-                elif kind == "cutouts":
-                    prediction.cutout.save(path, compress_level=_QUICK, **colours)
-                else:
-                    names = np.array(prediction.class_names)
-                    np.savez_compressed(path, probabilities=prediction.probabilities, class_names=names)
+                KINDS[kind][1](prediction, path)
         return {"name": source.name, **describe(prediction), "stamp": _stamp(source.path)}
 
     def add(self, row: dict[str, Any]) -> None:
@@ -96,7 +112,7 @@ def describe(prediction: Prediction) -> dict[str, Any]:
     """Size, share of each class, box around what is not background (pixels; right and bottom excluded), confidence."""
     classes, names = prediction.classes, prediction.class_names
     shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
-    there = classes != names.index("background") if "background" in names else np.ones_like(classes, bool)
+    there = classes != background_of(names)
     rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (None,) * 4
     return {

@@ -27,7 +27,7 @@ from petseg_lightning.inference.bundle import WEIGHTS, is_bundle
 from petseg_lightning.inference.checkpoint import find_model
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.sources import Source, find_pictures
-from petseg_lightning.predicting.results import ENDINGS, Results
+from petseg_lightning.predicting.results import KINDS, Results
 
 LARGE = 8_000_000  # pixels; of larger pictures one is finished at a time, as each takes hundreds of MB
 NAMED = 3  # unreadable pictures that the last line names
@@ -54,7 +54,7 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
     settings = {"models": [_digest(path) for path in models], "classes": list(predictor.class_names), "tta": cfg.tta}
     failed: list[str] = []
     with _alone(output):
-        results = Results(output, [kind for kind in ENDINGS if cfg[kind]], settings, overwrite=cfg.overwrite)
+        results = Results(output, [kind for kind in KINDS if cfg[kind]], settings, overwrite=cfg.overwrite)
         todo = [source for source in sources if not results.has(source)]
         columns = (TextColumn("Predicting"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:

@@ -70,7 +70,7 @@ def test_a_missing_file_is_named(bundle, name):
 
 def test_the_card_may_be_edited(bundle):
     (bundle / "README.md").write_text("# my words\n")
-    load_module(bundle)
+    assert load_module(bundle).description["temperature"] == 1.5
 
 
 def test_other_weights_do_not_reproduce_the_golden_sample(bundle, make_module):

@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from petseg_lightning.checks import RULES
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import load_module
-from petseg_lightning.inference.member import Member
+from petseg_lightning.inference.member import TTA, Member
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.module import classes, resize_logits
 
@@ -104,6 +105,11 @@ def test_the_views_of_multiscale():
     assert [tuple(images.shape) for images in seen] == [(1, 3, s, s) for s in (96, 96, 128, 128, 160, 160)]
     assert all((first[..., 0] < second[..., 0]).all() for first, second in zip(seen[::2], seen[1::2], strict=True))
     np.testing.assert_allclose(logits[0, :, :, 8:-8], ramp.transpose(2, 0, 1)[:, :, 8:-8], atol=2)
+
+
+def test_the_check_of_a_config_knows_every_kind_of_views():
+    assert all(RULES["tta"].holds(name) for name in TTA)
+    assert RULES["tta"].text.count(",") + 2 == len(TTA)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (700, 2)])

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -183,29 +182,44 @@ def test_a_torn_line_of_the_journal(run, tmp_path):
     assert len(journal.read_text().splitlines()) == 5
 
 
+KILLED = """
+import os, signal
+from petseg_lightning.predicting.results import Results
+
+add = Results.add
+def add_or_die(results, row):
+    add(results, row)
+    if len(results._rows) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Results.add = add_or_die
+from petseg_lightning.predict import main
+main()
+"""
+
+
 def test_killed_and_started_again(make_checkpoint, tmp_path):
-    """SIGKILL once some are done: the rest is done by the second start, and only the rest."""
+    """SIGKILL after 20 of 200, while threads write others: the second start does the rest, and only the rest."""
     folder, results = tmp_path / "many", tmp_path / "results"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(200):
         Image.fromarray(rng.integers(0, 256, (60, 60, 3), np.uint8)).save(folder / f"{number:03}.png")
     arguments = [f"ckpt={make_checkpoint()}", f"source={folder}", f"output={results}", "batch_size=2", "device=cpu"]
-    command = [sys.executable, "-m", "petseg_lightning.predict", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    journal = results / "predictions.jsonl"
-    while not journal.is_file() or len(journal.read_text().splitlines()) < 20:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = {json.loads(line)["name"] for line in journal.read_text().splitlines() if line.endswith("}")}
-    assert 20 <= len(done) < 200
+
+    def start(*program: str) -> int:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *program, *arguments]
+        return subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
+
+    assert start("-c", KILLED) == -signal.SIGKILL
+    done = {json.loads(line)["name"] for line in (results / "predictions.jsonl").read_text().splitlines()}
     before = files(results)
+    assert len(done) == 20
     for path in before:
         if not Path(path).name.startswith("."):
             Image.open(results / path).load()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert start("-m", "petseg_lightning.predict") == 0
     after = files(results)
     assert {path for path in after if before.get(path) == after[path]} >= {f"masks/{name}.png" for name in done}
     assert len(pd.read_csv(results / "predictions.csv")) == 200
