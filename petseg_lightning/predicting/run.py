@@ -85,9 +85,9 @@ def _outcomes(
     with ThreadPoolExecutor(os.cpu_count(), initializer=partial(torch.set_num_threads, 1)) as pool:
         reading: list[Future[Image.Image | InputError]] = []
         writing: list[Future[dict[str, Any]]] = []
-        for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        for number, batch in enumerate(batches, 1):
             pictures = [future.result() for future in reading or [pool.submit(_read, source) for source in batch]]
-            reading = [pool.submit(_read, source) for source in following]
+            reading = [pool.submit(_read, source) for following in batches[number : number + 1] for source in following]
             pairs = [(s, image) for s, image in zip(batch, pictures, strict=True) if isinstance(image, Image.Image)]
             yield from (error for error in pictures if isinstance(error, InputError))
             begin = perf_counter()
@@ -167,7 +167,7 @@ class _Rate(ProgressColumn):
 
 def _print_end(console: Console, rows: list[dict[str, Any]], before: int, failed: list[str], output: Path) -> None:
     there = f", {before:,} of them before" if before else ""
-    console.print(f"{len(rows):,} pictures predicted{there}", highlight=False)
+    console.print(f"{len(rows):,} {'picture' if len(rows) == 1 else 'pictures'} predicted{there}", highlight=False)
     for message in failed:
         console.print(f"left out  {message}", soft_wrap=True, highlight=False, markup=False)
     if rows:

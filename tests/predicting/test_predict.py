@@ -112,6 +112,8 @@ def test_what_is_there_is_left_as_it_is(run, photos, tmp_path):
     ]
     assert (second[2]["width"], second[2]["height"]) == (20, 20)
     again = files(tmp_path / "results")
+    assert run() == second  # with nothing left to do
+    assert files(tmp_path / "results") == again
     run("overwrite=true")
     assert all(when > again[path] for path, when in files(tmp_path / "results").items())
 
