@@ -38,7 +38,7 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     quiet_libraries()
     checkpoint = find_model(cfg.ckpt)
     module = load_module(checkpoint)
-    cfg = _with_data_of(cfg, module.description)
+    cfg = with_data_of(cfg, module.description)
     datamodule = build_datamodule(cfg)
     own_protocol(module, datamodule)
     callbacks = [*build_all(cfg.callbacks), EvaluationRecorder()]
@@ -65,7 +65,7 @@ def _compute_of(cfg: DictConfig, description: dict[str, Any]) -> Compute:
     return Compute(**{**way, "compile": False})
 
 
-def _with_data_of(cfg: DictConfig, description: dict[str, Any]) -> DictConfig:
+def with_data_of(cfg: DictConfig, description: dict[str, Any]) -> DictConfig:
     """The config with the checkpoint's data where none is chosen, and always with the checkpoint's image size."""
     data = plain(cfg.data)
     if "_target_" not in data:

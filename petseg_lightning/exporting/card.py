@@ -12,7 +12,9 @@ from petseg_lightning.module import SegmentationModule
 _ABSENT = "\N{EN DASH}"
 
 
-def model_card(module: SegmentationModule, path: Path, folder: Path, license: str | None) -> str:
+def model_card(
+    module: SegmentationModule, path: Path, folder: Path, license: str | None, format: str, precision: str
+) -> str:
     """The card of a model, in Markdown.
 
     Args:
@@ -20,6 +22,7 @@ def model_card(module: SegmentationModule, path: Path, folder: Path, license: st
         path: of its checkpoint; scores and counts are those of its run folder, if it lies in one.
         folder: where the model will be.
         license: of the weights, as hubs abbreviate it; None: not stated.
+        format, precision: of what the card goes with.
     """
     description = module.description
     run = path.parent.parent
@@ -35,6 +38,8 @@ def model_card(module: SegmentationModule, path: Path, folder: Path, license: st
         title=folder.name,
         folder=folder,
         license=license,
+        format=format,
+        precision=precision,
         version=description.get("version", ""),
         class_names=module.target.class_names,
         network=description["model"]["_target_"].rpartition(".")[2],

@@ -4,23 +4,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 
+from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.drawing.breeds import BREEDS
 from petseg_lightning.data.drawing.picture import draw_picture
 from petseg_lightning.data.picture_file import read_image
+from petseg_lightning.errors import InputError
+from petseg_lightning.exporting.agreement import compare, mean_iou
 from petseg_lightning.exporting.card import model_card
-from petseg_lightning.inference.bundle import write_bundle
+from petseg_lightning.files import replacing_folder, write_text
+from petseg_lightning.inference.bundle import CARD, is_bundle, write_bundle
 from petseg_lightning.inference.checkpoint import find_model, load_module
+from petseg_lightning.inference.exported import FILES, find_export, runtime
+from petseg_lightning.module import SegmentationModule
+from petseg_lightning.quiet import quiet_libraries
+from petseg_lightning.scoring import with_data_of
+from petseg_lightning.training import build_datamodule
 
-ANYWHERE = "data"  # where a bundle says that its data are, in place of the folder of whoever trained it
-DRAWN_SIZE = 512  # longer side of the drawn golden picture, before it is squeezed
+ANYWHERE = "data"  # where an export says that its data are, in place of the folder of whoever trained it
+DRAWN_SIZE = 512  # longer side of drawn pictures
+COMPARED = 8  # pictures on which an export is compared with its model
+CALIBRATED = 128  # validation pictures, at most, from which int8 takes its ranges
+SAME_CLASS = 0.999  # share of the pixels that must have the same class in fp32
+MIOU_LOSS = 0.01  # of mean IoU on the validation split that fp16 and int8 may cost
 
 
 def export(cfg: DictConfig) -> Path:
-    """Write the model of `cfg.ckpt` into the folder `cfg.out`, and check what was written by loading it.
+    """Write the model of `cfg.ckpt` into the folder `cfg.out`; nothing is left of an export that fails its check.
 
     Args:
         cfg: what conf/export.yaml composes to.
@@ -29,25 +43,81 @@ def export(cfg: DictConfig) -> Path:
         The folder.
 
     Raises:
-        InputError: no model, a golden picture that cannot be read, a folder that holds something else.
+        InputError: no model, no data where they are needed, a folder that holds something else, an export that
+            does not say what the model says.
     """
-    path, folder, console = find_model(cfg.ckpt), Path(cfg.out), Console()
+    path, folder = find_model(cfg.ckpt), Path(cfg.out)
     module = load_module(path)
+    data = with_data_of(cfg, module.description)
     module.description |= {"data": _without_places(module.description["data"])}
-    golden = _drawn() if cfg.golden is None else read_image(Path(cfg.golden))
-    write_bundle(folder, module, golden, model_card(module, path, folder, cfg.license))
-    load_module(folder)
+    card = model_card(module, path, folder, cfg.license, cfg.format, cfg.precision)
+    if cfg.format == "bundle":
+        golden = _drawn(0) if cfg.golden is None else read_image(Path(cfg.golden))
+        write_bundle(folder, module, golden, card)
+        load_module(folder)
+        checked = "loads and reproduces its golden sample"
+    else:
+        checked = _write_graph(folder, module, card, cfg, data)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-    console.print(
-        f"bundle  {folder}  ({size:.1f} MB, loads and reproduces its golden sample)", soft_wrap=True, highlight=False
-    )
+    Console().print(f"{cfg.format}  {folder}  ({size:.1f} MB, {checked})", soft_wrap=True, highlight=False)
     return folder
+
+
+def _write_graph(folder: Path, module: SegmentationModule, card: str, cfg: DictConfig, data: DictConfig) -> str:
+    """Write an ONNX, OpenVINO or torch.export folder; what its check found, in words."""
+    backend, file, precision = runtime(cfg.format), FILES[cfg.format], cfg.precision
+    if precision not in backend.PRECISIONS:
+        raise InputError(f"format={cfg.format} has no precision={precision}; give {' or '.join(backend.PRECISIONS)}")
+    if folder.exists() and any(folder.iterdir()) and not (is_bundle(folder) or find_export(folder)):
+        raise InputError(f"{folder} exists and is no exported model; give another out=")
+    quiet_libraries()
+    root = str(data.data.root)
+    datamodule = build_datamodule(data) if "://" in root or Path(root).is_dir() else None
+    if datamodule is None and precision != "fp32":
+        raise InputError(
+            f"precision={precision} is scored on validation pictures, and {root} is not there; "
+            "give data.root=, or precision=fp32"
+        )
+    with replacing_folder(folder) as partial:
+        calibration = _pictures(datamodule, CALIBRATED) if precision == "int8" else []
+        backend.save(module, partial / file, precision, [picture.transpose(2, 0, 1)[None] for picture in calibration])
+        forward, _ = backend.load(partial / file, torch.device("cpu"))
+        agreement = compare(forward, module, _pictures(datamodule, COMPARED))
+        words = (
+            f"{agreement.same_class:.3%} of the pixels have the same class, logits differ by {agreement.difference:.2g}"
+        )
+        if datamodule is None:
+            words += ", on drawn pictures"
+        elif precision != "fp32":
+            with torch.inference_mode():
+                before, after = (mean_iou(one, module, datamodule) for one in (module, forward))
+            words += f", mean IoU on val {after:.4f} after {before:.4f}"
+            _require(abs(after - before) <= MIOU_LOSS, words)
+        _require(precision != "fp32" or agreement.same_class >= SAME_CLASS, words)
+        write_text(partial / CARD, card)
+    return words
+
+
+def _require(holds: bool, words: str) -> None:
+    if not holds:
+        raise InputError(
+            f"the export does not say what the model says ({words}) and was not kept; "
+            "choose another precision= or format="
+        )
+
+
+def _pictures(datamodule: SegmentationDataModule | None, number: int) -> list[np.ndarray]:
+    """Pictures, uint8 (S,S,3), evenly from the validation split; drawn ones where there is none."""
+    if datamodule is None:
+        return [np.asarray(_drawn(seed)) for seed in range(number)]
+    pictures = datamodule.pictures("val")
+    return [pictures[i][0] for i in np.unique(np.linspace(0, len(pictures) - 1, number).astype(int))]
 
 
 def _without_places(data: dict[str, Any]) -> dict[str, Any]:
     return {key: ANYWHERE if key == "root" else None if key == "cache_dir" else value for key, value in data.items()}
 
 
-def _drawn() -> Image.Image:
-    picture, _ = draw_picture(np.random.default_rng(0), BREEDS[0], DRAWN_SIZE)
+def _drawn(seed: int) -> Image.Image:
+    picture, _ = draw_picture(np.random.default_rng(seed), BREEDS[seed % len(BREEDS)], DRAWN_SIZE)
     return Image.fromarray(picture)

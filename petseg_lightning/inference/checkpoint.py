@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from petseg_lightning.data.targets import Target
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.bundle import is_bundle, read_bundle, require_golden
+from petseg_lightning.inference.exported import find_export
 from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
 
 MODELS_PACKAGE = "petseg_lightning.models."
@@ -37,10 +38,17 @@ def find_checkpoint(path: str | Path, name: str = "best.ckpt") -> Path:
 
 
 def find_model(path: str | Path) -> Path:
-    """The folder of a bundle, or the best checkpoint of a run folder, or the file. Raises InputError for none."""
+    """The folder of a bundle, the file of an export, the best checkpoint of a run folder, or the file.
+
+    Raises:
+        InputError: nothing there.
+    """
     if not isinstance(path, str | Path):
         raise InputError(f"ckpt={path}: one model is meant here; several are an ensemble in petseg predict only")
-    return Path(path) if is_bundle(path) else find_checkpoint(path)
+    if is_bundle(path):
+        return Path(path)
+    export = find_export(path)
+    return find_checkpoint(path) if export is None else export[1]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -75,6 +83,10 @@ def load_module(path: str | Path) -> SegmentationModule:
         InputError: nothing there, or nothing that can be used; a bundle that was changed, or does not reproduce.
     """
     path = find_model(path)
+    if find_export(path) is not None:
+        raise InputError(
+            f"{path} is an export, without the network itself; give the checkpoint or bundle it was made of"
+        )
     if is_bundle(path):
         module = _module(path, *read_bundle(path))
         require_golden(path, module)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from petseg_lightning.compute import AUTOCAST, has_units_for, keep_freed_memory, lay_channels_last
 from petseg_lightning.data.samples import squeezed
-from petseg_lightning.inference.checkpoint import load_module
+from petseg_lightning.errors import InputError
+from petseg_lightning.inference.checkpoint import find_model, load_module
+from petseg_lightning.inference.exported import FILES, find_export, runtime
 from petseg_lightning.module import SegmentationModule, resize_logits
 
 Forward = Callable[[Tensor], Tensor]  # uint8 images (B,3,S,S) on the CPU -> logits (B,K,S,S), anywhere
@@ -41,14 +44,21 @@ class Member:
         self.temperature: float = description.get("temperature", 1.0)
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device, tta: str = "none") -> Self:
-        """The model of a run folder, a checkpoint or a bundle, computed as in its training where that is fast here.
+    def load(cls, path: str | Path, device: torch.device, tta: str = "none", backend: str = "auto") -> Self:
+        """The model of a run folder, a checkpoint, a bundle or an export.
+
+        Args:
+            path: of it.
+            device: what computes it.
+            tta: see above.
+            backend: torch, onnx or openvino; auto: that of an export, and for all others torch, as in their training
+                where that is fast here.
 
         Raises:
             InputError: nothing there that can be used.
         """
-        module = load_module(path)
-        return cls(_forward(module, device), module.description, tta)
+        forward, description = _load(find_model(path), device, backend)
+        return cls(forward, description, tta)
 
     def logits(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images of any sizes -> float32 logits (B,K,S,S), for S = image_size: what takes the time."""
@@ -63,6 +73,21 @@ class Member:
     def probabilities(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Logits (K,S,S) of a picture -> the calibrated probabilities of its pixels, (K,H,W) for size = H, W."""
         return resize_logits(logits[None], size)[0].div_(self.temperature).softmax(0)
+
+
+def _load(path: Path, device: torch.device, backend: str) -> tuple[Forward, dict[str, Any]]:
+    export = find_export(path)
+    if export is not None:
+        if backend not in ("auto", export[0]):
+            raise InputError(f"{path} is of backend={export[0]}; give that, or the checkpoint it was made of")
+        return runtime(export[0]).load(path, device)
+    module = load_module(path)
+    if backend in ("auto", "torch"):
+        return _forward(module, device), module.description
+    with TemporaryDirectory() as folder:
+        file = Path(folder, FILES[backend])
+        runtime(backend).save(module, file)
+        return runtime(backend).load(file, device)
 
 
 def _forward(module: SegmentationModule, device: torch.device) -> Forward:

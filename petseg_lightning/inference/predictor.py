@@ -84,18 +84,19 @@ class Predictor:
                 )
 
     @classmethod
-    def load(cls, *paths: str | Path, device: str = "cpu", tta: str = "none") -> Self:
-        """The model of a run folder, a checkpoint or a bundle; several paths are an ensemble.
+    def load(cls, *paths: str | Path, device: str = "cpu", tta: str = "none", backend: str = "auto") -> Self:
+        """The model of a run folder, a checkpoint, a bundle or an export; several paths are an ensemble.
 
         Args:
             paths: one or more.
             device: as torch names it.
             tta: none, flip or multiscale: views of a picture that are averaged.
+            backend: torch, onnx or openvino; auto: torch, or what an export is for.
 
         Raises:
             InputError: nothing there that can be used.
         """
-        return cls([Member.load(path, torch.device(device), tta) for path in paths])
+        return cls([Member.load(path, torch.device(device), tta, backend) for path in paths])
 
     def __call__(self, picture: Picture) -> Prediction:
         """Predict a picture: a path, a Pillow image, or uint8 RGB (H,W,3). Raises InputError if it cannot be read."""

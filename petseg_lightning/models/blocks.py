@@ -36,7 +36,7 @@ def pad_and_crop(network: Callable[[Tensor], Tensor], images: Tensor, multiple: 
         (B, K, H, W).
     """
     height, width = images.shape[-2:]
-    right, bottom = -width % multiple, -height % multiple
+    right, bottom = ((side + multiple - 1) // multiple * multiple - side for side in (width, height))
     padded = F.pad(images, (0, right, 0, bottom), mode="replicate")
     # cropped by a negative pad: unlike a slice, torch.export takes it for padded and unpadded sides alike
     return F.pad(network(padded), (0, -right, 0, -bottom))

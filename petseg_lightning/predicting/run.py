@@ -50,7 +50,7 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
     values = plain(cfg)
     models = [find_model(path) for path in (values["ckpt"] if isinstance(values["ckpt"], list) else [values["ckpt"]])]
     sources = find_pictures(values["source"], output)
-    predictor = Predictor.load(*models, device=_device(cfg.device), tta=cfg.tta)
+    predictor = Predictor.load(*models, device=_device(cfg.device), tta=cfg.tta, backend=cfg.backend)
     settings = {"models": [_digest(path) for path in models], "classes": list(predictor.class_names), "tta": cfg.tta}
     failed: list[str] = []
     with _alone(output):
@@ -153,9 +153,13 @@ def _device(name: str) -> str:
 
 
 def _digest(path: Path) -> str:
-    """What tells a model from another: of the weights of a bundle, or the checkpoint."""
-    with (path / WEIGHTS if is_bundle(path) else path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """What tells a model from another: of the file with its weights."""
+    weights = path / WEIGHTS if is_bundle(path) else path.with_suffix(".bin") if path.suffix == ".xml" else path
+    try:
+        with weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except FileNotFoundError as error:
+        raise InputError(f"{weights} is missing; get the model again") from error
 
 
 class _Rate(ProgressColumn):

@@ -1,0 +1,69 @@
+"""OpenVINO's intermediate representation: a .xml of the graph beside a .bin of the weights."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from petseg_lightning.errors import InputError
+from petseg_lightning.inference.backends import onnx
+from petseg_lightning.inference.graphs import INPUT, METADATA, contract
+from petseg_lightning.module import SegmentationModule
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def save(module: SegmentationModule, path: Path, precision: str = "fp32", images: Iterable[np.ndarray] = ()) -> None:
+    """Write a model as OpenVINO's .xml and, beside it, .bin.
+
+    Args:
+        module: the trained model, on the CPU.
+        path: of the .xml.
+        precision: fp32; fp16: the weights; int8: weights and activations, by NNCF.
+        images: what int8 is calibrated on, uint8 (B,3,S,S) each.
+    """
+    import openvino
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        onnx.save(module, file)
+        model = openvino.convert_model(file)
+    if precision == "int8":
+        import nncf
+
+        calibration = list(images)
+        model = nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
+    model.set_rt_info(contract(module, precision), METADATA)
+    openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+
+
+def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+    """The function of a model on the CPU, uint8 images (B,3,H,W) -> logits (B,K,H,W), and its description.
+
+    Raises:
+        InputError: not a file of this package, or another device than the CPU.
+    """
+    import openvino
+
+    if device.type != "cpu":
+        raise InputError(f"device={device} does not go with OpenVINO here; give device=cpu")
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+        description = json.loads(model.get_rt_info(METADATA).astype(str))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is not a model of petseg_lightning, or not a whole one; export it again") from error
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    if description["export"]["precision"] != "fp16":  # it would use bf16 where the processor has it
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+    compiled = core.compile_model(model, "CPU", settings)
+
+    def forward(images: Tensor) -> Tensor:
+        return torch.from_numpy(compiled({INPUT: images.contiguous().numpy()})[0].copy())
+
+    return forward, description

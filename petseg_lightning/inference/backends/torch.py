@@ -1,0 +1,66 @@
+"""torch.export's .pt2: the graph without its Python code."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export.passes import move_to_device_pass
+
+from petseg_lightning.errors import InputError
+from petseg_lightning.inference.graphs import METADATA, contract, trace
+from petseg_lightning.module import SegmentationModule
+
+PRECISIONS = ("fp32",)
+_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+def save(
+    module: SegmentationModule,
+    path: Path,
+    precision: str = "fp32",
+    images: Iterable[np.ndarray] = (),  # noqa: ARG001
+) -> None:
+    """Write a model, on the CPU, as .pt2, in fp32."""
+    torch.export.save(trace(module), path, extra_files={METADATA: contract(module, precision)})
+
+
+def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+    """The function of a .pt2, uint8 images (B,3,H,W) on the CPU -> logits (B,K,H,W), and its description.
+
+    Raises:
+        InputError: not a file of this package, or one with more than tensors in it.
+    """
+    further = {METADATA: ""}
+    try:
+        with _tensors_only():
+            program = torch.export.load(path, extra_files=further)
+        description = json.loads(further[METADATA])
+    except Exception as error:  # of zip, JSON, pickle and torch
+        raise InputError(f"{path} is not a .pt2 of petseg_lightning, or not a whole one; export it again") from error
+    network = move_to_device_pass(program, device).module()
+
+    def forward(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return network(images.to(device))
+
+    return forward, description
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """torch.export.load unpickles what a file asks it to; within this nothing but tensors."""
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TENSORS_ONLY]
+        else:
+            os.environ[_TENSORS_ONLY] = before
