@@ -27,7 +27,7 @@ from petseg_lightning.inference.bundle import WEIGHTS, is_bundle
 from petseg_lightning.inference.checkpoint import find_model
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.sources import Source, find_pictures
-from petseg_lightning.predicting.results import KINDS, Results
+from petseg_lightning.predicting.results import KINDS, Results, review_advice
 
 LARGE = 8_000_000  # pixels; of larger pictures one is finished at a time, as each takes hundreds of MB
 NAMED = 3  # unreadable pictures that the last line names
@@ -65,7 +65,7 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
                 else:
                     results.add(outcome)
                 progress.advance(bar)
-        rows = results.write_tables(sources)
+        rows = results.write_tables(sources, predictor.forecast)
     _print_end(console, rows, len(sources) - len(todo), failed, output)
     if failed:
         more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
@@ -176,4 +176,6 @@ def _print_end(console: Console, rows: list[dict[str, Any]], before: int, failed
         console.print(
             f"least sure  {names}; review.csv has all in this order", soft_wrap=True, highlight=False, markup=False
         )
+    if advice := review_advice(rows):
+        console.print(f"review  {advice}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"results  {output}", soft_wrap=True, highlight=False, markup=False)
