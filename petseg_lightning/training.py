@@ -88,8 +88,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 **({"found": found} if found else {}),
             },
         )
-        if best := _best_path(trainer):
-            add_to_description(best, {"forecast": evaluation.forecast("val")})
+        if (path := _best_path(trainer)) and (forecast := evaluation.forecast("val")):
+            add_to_description(path, {"forecast": forecast})
         write_environment(folder, datamodule, asdict(compute), started)
         _log_results(loggers, cfg, metrics, trainer.global_step)
         status = "success"

@@ -16,7 +16,9 @@ from petseg_lightning.inference.sources import Source
 from petseg_lightning.metrics.calibration import BAD_MIOU
 from petseg_lightning.metrics.forecast import bad_risks, number_to_look_at
 
+LARGE = 8_000_000  # pixels; of larger pictures one is finished at a time, as each takes hundreds of MB
 JOURNAL, SETTINGS = "predictions.jsonl", "settings.json"
+VIDEO_ENDING = ".mp4"
 FOUND = 0.8  # share of the bad pictures that a review should find
 _NONE_EXPECTED = 0.5  # bad pictures; of fewer none is more likely than any
 _QUICK = 1  # level of PNG compression: larger files by a tenth, several times faster
@@ -77,21 +79,30 @@ class Results:
         write_text(folder / JOURNAL, "".join(map(_line, self._rows.values())))
 
     def path(self, kind: str, source: Source) -> Path:
-        return self.folder / kind / f"{source.name}{KINDS[kind][0]}"
+        ending = VIDEO_ENDING if source.is_video else KINDS[kind][0]
+        return self.folder / kind / f"{source.name}{ending}"
+
+    def paths(self, source: Source) -> list[Path]:
+        """The files of a picture, a kind each; of a video there are overlays only."""
+        return [self.path(kind, source) for kind in self.kinds if kind == "overlays" or not source.is_video]
+
+    def row(self, source: Source, description: Mapping[str, Any]) -> dict[str, Any]:
+        """What `add` takes."""
+        return {"name": source.name, **description, "stamp": _stamp(source.path)}
 
     def has(self, source: Source) -> bool:
         """Whether the results of this very file are there, and wanted as they are."""
         row = self._rows.get(source.name)
         if self.overwrite or row is None or row["stamp"] != _stamp(source.path):
             return False
-        return all(self.path(kind, source).is_file() for kind in self.kinds)
+        return all(path.is_file() for path in self.paths(source))
 
     def write(self, source: Source, prediction: Prediction) -> dict[str, Any]:
-        """Write the files of a picture; what `add` then takes."""
+        """Write the files of a picture; its `row`."""
         for kind in self.kinds:
             with replacing(self.path(kind, source)) as path:
                 KINDS[kind][1](prediction, path)
-        return {"name": source.name, **describe(prediction), "stamp": _stamp(source.path)}
+        return self.row(source, describe(prediction))
 
     def add(self, row: dict[str, Any]) -> None:
         """Note that the files of a picture are there."""
