@@ -1,6 +1,5 @@
 """Clips of a drawn pet, written by PyAV itself: what comes back is read again and compared."""
 
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,8 @@ from petseg_lightning.predicting.results import describe
 from petseg_lightning.predicting.run import predict
 
 av = pytest.importorskip("av")
+
+SEED = 4  # of weights by which most of these clips is pet
 
 
 def drawn(number: int, width: int, height: int) -> np.ndarray:
@@ -54,12 +55,13 @@ def write_clip(
     return path
 
 
-def read(path: Path) -> tuple[list[np.ndarray], list[Fraction], "av.VideoStream"]:
-    """Frames RGB, the time of each in seconds, the stream; by PyAV alone, and not turned."""
+def read(path: Path) -> tuple[list[np.ndarray], list[Fraction], tuple[str, Fraction]]:
+    """Frames RGB, the time of each in seconds, codec and rate; by PyAV alone, and not turned."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         decoded = list(container.decode(stream))
-        return [f.to_ndarray(format="rgb24") for f in decoded], [f.pts * f.time_base for f in decoded], stream
+        frames, times = [f.to_ndarray(format="rgb24") for f in decoded], [f.pts * f.time_base for f in decoded]
+        return frames, times, (stream.codec_context.name, stream.average_rate)
 
 
 def turned(path: Path) -> None:
@@ -74,7 +76,7 @@ def turned(path: Path) -> None:
 @pytest.fixture
 def run(make_checkpoint, tmp_path):
     """(source, overrides) -> the rows; predicts into `results`."""
-    checkpoint = make_checkpoint()
+    checkpoint = make_checkpoint(seed=SEED)
 
     def run(source, *overrides: str) -> list[dict]:
         given = [f"ckpt={checkpoint}", f"source={source}", f"output={tmp_path}/results", "device=cpu", *overrides]
@@ -83,25 +85,26 @@ def run(make_checkpoint, tmp_path):
     return run
 
 
-def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
-    assert np.abs(found.astype(int) - expected).mean() < 8  # of 255: what coding and colours of half the size change
+def assert_overlaid(found: np.ndarray, predictor: Predictor, original: np.ndarray) -> None:
+    """As the predictor's own overlay, up to the coding and colours of half the size, and not as the picture was."""
+    expected = np.asarray(predictor(original.copy()).overlay)
+    error, colouring = (np.abs(expected.astype(int) - other).mean() for other in (found, original))
+    assert error < 15 < 45 < colouring, (error, colouring)
 
 
 def test_every_frame_comes_back_with_its_classes_over_it(run, make_checkpoint, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", rate=Fraction(30000, 1001))
     (row,) = run(clip, "batch_size=3")
-    predictor = Predictor.load(make_checkpoint())
-    original, times, stream = read(clip)
-    found, new_times, new_stream = read(tmp_path / "results/overlays/clip.mp4")
+    predictor = Predictor.load(make_checkpoint(seed=SEED))
+    original, times, _ = read(clip)
+    found, new_times, kind = read(tmp_path / "results/overlays/clip.mp4")
     assert len(found) == len(original) == row["frames"] == 7
-    assert new_stream.codec_context.name == "h264"
-    assert new_stream.average_rate == stream.average_rate == Fraction(30000, 1001)
+    assert kind == ("h264", Fraction(30000, 1001))
     assert new_times == pytest.approx(times, abs=1e-4)
-    predictions = [predictor(frame) for frame in original]
-    for frame, prediction in zip(found, predictions, strict=True):
-        assert frame.shape == (64, 96, 3)
-        assert_near(frame, np.asarray(prediction.overlay))
-    described = pd.DataFrame(map(describe, predictions))
+    for new, old in zip(found, original, strict=True):
+        assert new.shape == (64, 96, 3)
+        assert_overlaid(new, predictor, old)
+    described = pd.DataFrame([describe(predictor(frame)) for frame in original])
     shares = [name for name in row if name.startswith("share_")]
     assert len(shares) == 3
     assert [row[name] for name in shares] == pytest.approx(described[shares].mean().tolist(), abs=1e-4)
@@ -123,7 +126,7 @@ def test_other_containers_and_odd_sides(run, make_checkpoint, tmp_path, ending):
     assert len(found) == row["frames"] == 7
     assert np.diff([float(time) for time in times]) == pytest.approx(np.full(6, 0.04), abs=1e-3)
     assert found[3].shape == (63, 95, 3)
-    assert_near(found[3], np.asarray(Predictor.load(make_checkpoint())(original[3]).overlay))
+    assert_overlaid(found[3], Predictor.load(make_checkpoint(seed=SEED)), original[3])
 
 
 def test_a_turned_video_is_predicted_and_written_upright(run, make_checkpoint, tmp_path):
@@ -134,7 +137,7 @@ def test_a_turned_video_is_predicted_and_written_upright(run, make_checkpoint, t
     upright = np.rot90(read(clip)[0][0], -1)
     assert upright[2, -3].min() > 200  # the white corner, now on the right
     found = read(tmp_path / "results/overlays/clip.mp4")[0]
-    assert_near(found[0], np.asarray(Predictor.load(make_checkpoint())(upright.copy()).overlay))
+    assert_overlaid(found[0], Predictor.load(make_checkpoint(seed=SEED)), upright)
 
 
 def test_the_sound_is_the_same(run, tmp_path):
@@ -151,8 +154,9 @@ def test_the_sound_is_the_same(run, tmp_path):
 def test_the_encoder_that_every_build_has(run, tmp_path, monkeypatch):
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
     run(write_clip(tmp_path / "clip.mp4", rate=Fraction(24)))
-    found, _, stream = read(tmp_path / "results/overlays/clip.mp4")
-    assert (len(found), stream.codec_context.name, stream.average_rate) == (7, "mpeg4", 24)
+    found, _, kind = read(tmp_path / "results/overlays/clip.mp4")
+    assert len(found) == 7
+    assert kind == ("mpeg4", 24)
 
 
 def test_a_finished_video_is_left_as_it_is(run, tmp_path):
@@ -228,8 +232,3 @@ def test_without_the_extra(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"clip\.mp4: a video needs pip install 'petseg-lightning\[video\]'"):
         run(clip)
-
-
-def test_av_is_imported_for_videos_only():
-    program = "import sys, petseg_lightning.predicting.run; sys.exit('av' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
