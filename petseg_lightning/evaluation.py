@@ -26,6 +26,7 @@ from petseg_lightning.metrics.calibration import (
     review_curve,
     share_to_look_at,
 )
+from petseg_lightning.metrics.forecast import fit_forecast
 from petseg_lightning.metrics.protocols import merge_counts
 from petseg_lightning.metrics.scores import scores
 from petseg_lightning.module import SegmentationModule
@@ -134,6 +135,11 @@ class Evaluation:
             columns["species_confusion"] = confused / (counts[:, cat, cat] + counts[:, dog, dog] + confused)
         return pd.DataFrame({key: np.asarray(column) for key, column in columns.items()})
 
+    def forecast(self, split: str) -> dict[str, Any] | None:
+        """What confidences say about mean IoUs, by the pictures of a split that has `confident`; None for too few."""
+        table = self.tables[split]
+        return fit_forecast(table["confidence"], scores(_merge(table["counts"], self.own))["miou"].numpy())
+
     def write(self, folder: Path, extra: dict[str, Any]) -> dict[str, Any]:
         """Write metrics.json (with `extra`), per_image.csv, confusion_matrix.csv and .png, and pictures/."""
         names, matrix, per_image = self.module.target.class_names, self.matrix(), self.per_image()
@@ -158,6 +164,7 @@ def evaluate(
     *,
     ckpt_path: str | None = None,
     original: bool = False,
+    confident: Sequence[str] = (),
 ) -> Evaluation:
     """Count a model's pixels over whole splits, on the trainer's devices.
 
@@ -168,6 +175,7 @@ def evaluate(
         splits: of train, val and test.
         ckpt_path: weights to load first, "best" for those of the training just ended.
         original: count the first split also at the resolution of its pictures.
+        confident: splits other than the first whose confidences are wanted.
 
     Raises:
         InputError: the model's classes are not those of the data.
@@ -175,6 +183,7 @@ def evaluate(
     own_protocol(module, datamodule)
     recorder = next(c for c in trainer.callbacks if isinstance(c, EvaluationRecorder))  # type: ignore[attr-defined]
     datamodule.trainer = trainer
+    recorder.confident = [splits.index(split) for split in confident]
     at_both = {splits[0]} if original else set()
     loaders = [datamodule.evaluation_dataloader(split, with_original_parts=split in at_both) for split in splits]
     trainer.test(module, dataloaders=loaders, ckpt_path=ckpt_path, verbose=False, weights_only=True)

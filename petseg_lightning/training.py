@@ -26,7 +26,7 @@ from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import InputError
 from petseg_lightning.evaluation import evaluate
 from petseg_lightning.files import write_json
-from petseg_lightning.inference.checkpoint import build_network, find_checkpoint, read_checkpoint
+from petseg_lightning.inference.checkpoint import add_to_description, build_network, find_checkpoint, read_checkpoint
 from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
 from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.report.page import write_report
@@ -73,7 +73,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
         train_seconds = perf_counter() - begin
         best = None if cfg.trainer.fast_dev_run else "best"
-        evaluation = evaluate(trainer, module, datamodule, ("test", "train", "val"), ckpt_path=best)
+        evaluation = evaluate(trainer, module, datamodule, ("test", "train", "val"), ckpt_path=best, confident=("val",))
         if not trainer.is_global_zero:
             return {}
         metrics = evaluation.write(
@@ -88,6 +88,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 **({"found": found} if found else {}),
             },
         )
+        if (path := _best_path(trainer)) and (forecast := evaluation.forecast("val")):
+            add_to_description(path, {"forecast": forecast})
         write_environment(folder, datamodule, asdict(compute), started)
         _log_results(loggers, cfg, metrics, trainer.global_step)
         status = "success"
@@ -244,9 +246,14 @@ def _check_resume(path: Path, module: SegmentationModule, max_epochs: int) -> No
         )
 
 
-def _best_epoch(trainer: Trainer) -> int | None:
+def _best_path(trainer: Trainer) -> Path | None:
     path = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    return int(read_checkpoint(Path(path))["epoch"]) if path else None
+    return Path(path) if path else None
+
+
+def _best_epoch(trainer: Trainer) -> int | None:
+    path = _best_path(trainer)
+    return None if path is None else int(read_checkpoint(path)["epoch"])
 
 
 def _log_results(loggers: list[Logger], cfg: DictConfig, metrics: dict[str, Any], step: int) -> None:

@@ -65,7 +65,7 @@ def tiny_pets(tmp_path):
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_module() -> Callable[..., Any]:
     """(seed, target, image size, further entries of the description) -> a model with weights of chance."""
 

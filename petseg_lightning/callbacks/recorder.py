@@ -1,6 +1,7 @@
 """Collects the counts of every tested image, from all devices."""
 
 import os
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -27,11 +28,13 @@ class EvaluationRecorder(Callback):
     {"index": int64 (N,), "counts": int64 (N,R,C), perhaps "original_counts": int64 (N,R,C)}. With `measure` that of
     loader 0 also has, measured in threads beside the device and in the model's classes, "edge_contrast" and
     "boundary_error_share", float64 (N,), "boundary_counts", int64 (N,K,6), "calibration_counts", float64 (N,2,15,3),
-    before and after the model's temperature, and with it "confidence", float32 (N,), the expected mean IoU.
+    before and after the model's temperature, and with it "confidence", float32 (N,), the expected mean IoU. Those of
+    the loaders in `confident` have the "confidence" alone.
     """
 
     def __init__(self, *, measure: bool = True) -> None:
         self.measure = measure
+        self.confident: Collection[int] = ()
         self.tables: list[dict[str, np.ndarray]] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -50,10 +53,12 @@ class EvaluationRecorder(Callback):
     ) -> None:
         columns = {"index": batch["index"], **{key: outputs[key] for key in outputs if key.endswith("counts")}}
         self._batches[dataloader_idx].append(columns)  # they stay on the device: no waiting for it
+        assert isinstance(pl_module, SegmentationModule)
+        temperature = pl_module.description.get("temperature", 1.0)
+        if dataloader_idx in self.confident:
+            columns["confidence"] = expected_miou(outputs["logits"].float().div(temperature).softmax(dim=1))
         if dataloader_idx == 0 and self.measure:
-            assert isinstance(pl_module, SegmentationModule)
             arrays = (tensor.cpu().numpy() for tensor in (batch["image"], batch["parts"], outputs["predictions"]))
-            temperature = pl_module.description.get("temperature", 1.0)
             work = (_measured, pl_module.target, *arrays, outputs["logits"].float().cpu(), temperature)
             self._measures.append(self._threads.submit(*work))
             if len(self._measures) > _WAITING:

@@ -47,6 +47,7 @@ def model_card(
         parameters=sum(p.numel() for p in module.network.parameters()),
         image_size=description["preprocessing"]["image_size"],
         temperature=description.get("temperature", 1.0),
+        forecast_from=(description.get("forecast") or {}).get("pictures"),
         source=source,
         pets=source == "OxfordPet",
         counts=_json(run / "environment.json").get("data", {}).get("counts") if metrics else None,

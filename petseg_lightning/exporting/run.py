@@ -48,8 +48,8 @@ def export(cfg: DictConfig) -> Path:
     """
     path, folder = find_model(cfg.ckpt), Path(cfg.out)
     module = load_module(path)
-    data = with_data_of(cfg, module.description)
-    module.description |= {"data": _without_places(module.description["data"])}
+    trained_on = module.description["data"]
+    module.description |= {"data": _without_places(trained_on)}
     card = model_card(module, path, folder, cfg.license, cfg.format, cfg.precision)
     if cfg.format == "bundle":
         golden = _drawn(0) if cfg.golden is None else read_image(Path(cfg.golden))
@@ -57,6 +57,7 @@ def export(cfg: DictConfig) -> Path:
         load_module(folder)
         checked = "loads and reproduces its golden sample"
     else:
+        data = with_data_of(cfg, module.description | {"data": trained_on})
         checked = _write_graph(folder, module, card, cfg, data)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     Console().print(f"{cfg.format}  {folder}  ({size:.1f} MB, {checked})", soft_wrap=True, highlight=False)

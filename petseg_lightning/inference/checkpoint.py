@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from petseg_lightning.data.targets import Target
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import replacing
 from petseg_lightning.inference.bundle import is_bundle, read_bundle, require_golden
 from petseg_lightning.inference.exported import find_export
 from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
@@ -64,6 +66,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 "give a .ckpt file that its training wrote"
             ) from error
     return checkpoint
+
+
+def add_to_description(path: Path, further: Mapping[str, Any]) -> None:
+    """Write a checkpoint again, whole or not at all, with more plain values in its description."""
+    checkpoint = read_checkpoint(path)
+    checkpoint[CHECKPOINT_KEY] |= further
+    with replacing(path) as temporary, temporary.open("wb") as file:  # of a path, torch would store the name
+        torch.save(checkpoint, file)
 
 
 def build_network(model: dict[str, Any], num_classes: int) -> nn.Module:

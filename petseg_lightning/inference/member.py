@@ -32,7 +32,7 @@ class Member:
 
     Args:
         forward: the network with its normalization.
-        description: of a checkpoint: classes, input size, temperature.
+        description: of a checkpoint: classes, input size, temperature, forecast, which holds without `tta` only.
         tta: none, flip or multiscale: views of a picture whose logits are averaged.
     """
 
@@ -42,6 +42,7 @@ class Member:
         self.class_names: tuple[str, ...] = tuple(description["target"]["class_names"])
         self.image_size: int = description["preprocessing"]["image_size"]
         self.temperature: float = description.get("temperature", 1.0)
+        self.forecast: dict[str, Any] | None = description.get("forecast") if tta == "none" else None
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device, tta: str = "none", backend: str = "auto") -> Self:

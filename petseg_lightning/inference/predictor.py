@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -82,6 +82,11 @@ class Predictor:
                     f"an ensemble is of models of the same classes, not of {', '.join(self.class_names)} and "
                     f"{', '.join(other.class_names)}; leave one of them out"
                 )
+
+    @property
+    def forecast(self) -> dict[str, Any] | None:
+        """What `metrics.forecast` has of the confidences; None of an ensemble, whose confidences are others."""
+        return self.members[0].forecast if len(self.members) == 1 else None
 
     @classmethod
     def load(cls, *paths: str | Path, device: str = "cpu", tta: str = "none", backend: str = "auto") -> Self:

@@ -8,19 +8,26 @@ from glob import glob, has_magic
 from pathlib import Path, PurePath
 
 from petseg_lightning.data.picture_file import PICTURE_ENDINGS
+from petseg_lightning.data.video_file import VIDEO_ENDINGS
 from petseg_lightning.errors import InputError
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture's file, and the relative path, without an ending, that its results have."""
+    """The file of a picture or video, and the relative path, without an ending, that its results have."""
 
     path: Path
     name: str
 
+    @property
+    def is_video(self) -> bool:
+        return self.path.suffix.lower() in VIDEO_ENDINGS
+
 
 def find_pictures(source: str | Sequence[str], output: Path) -> list[Source]:
     """The pictures of a file, a folder and all below it, a glob, a `.txt` with a path per line, or several of these.
+
+    A video is meant only where it is named: as a file, in a `.txt`, or by a glob that ends in its ending.
 
     Args:
         source: what the user gave. Paths in a list are relative to the list's folder.
@@ -61,8 +68,9 @@ def _pictures(source: str) -> Iterator[tuple[Path, PurePath]]:
         fixed = path
         while has_magic(str(fixed)):
             fixed = fixed.parent
+        endings = {*PICTURE_ENDINGS, path.suffix.lower()} if path.suffix.lower() in VIDEO_ENDINGS else PICTURE_ENDINGS
         for match in sorted(map(Path, glob(str(path), recursive=True))):  # noqa: PTH207 (absolute patterns)
-            if match.is_file() and match.suffix.lower() in PICTURE_ENDINGS:
+            if match.is_file() and match.suffix.lower() in endings:
                 yield match, match.relative_to(fixed)
 
 

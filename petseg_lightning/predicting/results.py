@@ -13,8 +13,14 @@ from petseg_lightning.files import remove_unfinished, replacing, write_json, wri
 from petseg_lightning.inference.cutout import background_of
 from petseg_lightning.inference.predictor import Prediction
 from petseg_lightning.inference.sources import Source
+from petseg_lightning.metrics.calibration import BAD_MIOU
+from petseg_lightning.metrics.forecast import bad_risks, number_to_look_at
 
+LARGE = 8_000_000  # pixels; of larger pictures one is finished at a time, as each takes hundreds of MB
 JOURNAL, SETTINGS = "predictions.jsonl", "settings.json"
+VIDEO_ENDING = ".mp4"
+FOUND = 0.8  # share of the bad pictures that a review should find
+_NONE_EXPECTED = 0.5  # bad pictures; of fewer none is more likely than any
 _QUICK = 1  # level of PNG compression: larger files by a tenth, several times faster
 
 
@@ -73,21 +79,30 @@ class Results:
         write_text(folder / JOURNAL, "".join(map(_line, self._rows.values())))
 
     def path(self, kind: str, source: Source) -> Path:
-        return self.folder / kind / f"{source.name}{KINDS[kind][0]}"
+        ending = VIDEO_ENDING if source.is_video else KINDS[kind][0]
+        return self.folder / kind / f"{source.name}{ending}"
+
+    def paths(self, source: Source) -> list[Path]:
+        """The files of a picture, a kind each; of a video there are overlays only."""
+        return [self.path(kind, source) for kind in self.kinds if kind == "overlays" or not source.is_video]
+
+    def row(self, source: Source, description: Mapping[str, Any]) -> dict[str, Any]:
+        """What `add` takes."""
+        return {"name": source.name, **description, "stamp": _stamp(source.path)}
 
     def has(self, source: Source) -> bool:
         """Whether the results of this very file are there, and wanted as they are."""
         row = self._rows.get(source.name)
         if self.overwrite or row is None or row["stamp"] != _stamp(source.path):
             return False
-        return all(self.path(kind, source).is_file() for kind in self.kinds)
+        return all(path.is_file() for path in self.paths(source))
 
     def write(self, source: Source, prediction: Prediction) -> dict[str, Any]:
-        """Write the files of a picture; what `add` then takes."""
+        """Write the files of a picture; its `row`."""
         for kind in self.kinds:
             with replacing(self.path(kind, source)) as path:
                 KINDS[kind][1](prediction, path)
-        return {"name": source.name, **describe(prediction), "stamp": _stamp(source.path)}
+        return self.row(source, describe(prediction))
 
     def add(self, row: dict[str, Any]) -> None:
         """Note that the files of a picture are there."""
@@ -95,17 +110,40 @@ class Results:
         with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
             file.write(_line(row))
 
-    def write_tables(self, sources: Iterable[Source]) -> list[dict[str, Any]]:
-        """Write predictions.csv and .json of these pictures in their order, and review.csv, least sure first."""
+    def write_tables(self, sources: Iterable[Source], forecast: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+        """Write predictions.csv and .json of these pictures in their order, and review.csv, least sure first.
+
+        Args:
+            sources: the pictures.
+            forecast: of the model, see `metrics.forecast`; None leaves the `risk` of each picture empty.
+        """
         found = [self._rows[source.name] for source in sources if source.name in self._rows]
-        rows = [{key: value for key, value in row.items() if key != "stamp"} for row in found]
+        confidences = np.array([row["confidence"] for row in found])
+        risks = [None] * len(found) if forecast is None else bad_risks(forecast, confidences).round(4).tolist()
+        rows = [
+            {**{key: value for key, value in row.items() if key != "stamp"}, "risk": risk}
+            for row, risk in zip(found, risks, strict=True)
+        ]
         table = pd.DataFrame(rows)
         write_json(self.folder / "predictions.json", rows)
         write_text(self.folder / "predictions.csv", table.to_csv(index=False, float_format="%.6g"))
         if rows:
-            review = table.sort_values("confidence", kind="stable")[["name", "confidence"]]
+            review = table.sort_values("confidence", kind="stable")[["name", "confidence", "risk"]]
             write_text(self.folder / "review.csv", review.to_csv(index=False, float_format="%.4f"))
         return rows
+
+
+def review_advice(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """How much of review.csv to look at; None where nothing is known."""
+    risks = [row["risk"] for row in sorted(rows, key=lambda row: row["confidence"])]
+    if not risks or None in risks:
+        return None
+    if (expected := sum(risks)) < _NONE_EXPECTED:
+        return f"no bad pictures expected (mean IoU below {BAD_MIOU})"
+    return (
+        f"look at the first {number_to_look_at(np.array(risks), FOUND)} of {len(risks):,} in review.csv: about "
+        f"{FOUND:.0%} of the {expected:.1f} that are expected to be bad (mean IoU below {BAD_MIOU})"
+    )
 
 
 def describe(prediction: Prediction) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -27,9 +28,9 @@ from petseg_lightning.inference.bundle import WEIGHTS, is_bundle
 from petseg_lightning.inference.checkpoint import find_model
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.sources import Source, find_pictures
-from petseg_lightning.predicting.results import KINDS, Results
+from petseg_lightning.predicting.results import KINDS, LARGE, Results, review_advice
+from petseg_lightning.predicting.video import predict_videos
 
-LARGE = 8_000_000  # pixels; of larger pictures one is finished at a time, as each takes hundreds of MB
 NAMED = 3  # unreadable pictures that the last line names
 
 
@@ -56,16 +57,18 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
     with _alone(output):
         results = Results(output, [kind for kind in KINDS if cfg[kind]], settings, overwrite=cfg.overwrite)
         todo = [source for source in sources if not results.has(source)]
-        columns = (TextColumn("Predicting"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("", total=len(todo))
-            for outcome in _outcomes(predictor, todo, results, cfg.batch_size):
+            bar = progress.add_task("Predicting", total=len(todo))
+            pictures, videos = ([source for source in todo if source.is_video is kind] for kind in (False, True))
+            outcomes = _outcomes(predictor, pictures, results, cfg.batch_size)
+            for outcome in chain(outcomes, predict_videos(predictor, videos, results, cfg.batch_size, progress)):
                 if isinstance(outcome, InputError):
                     failed.append(str(outcome))
                 else:
                     results.add(outcome)
                 progress.advance(bar)
-        rows = results.write_tables(sources)
+        rows = results.write_tables(sources, predictor.forecast)
     _print_end(console, rows, len(sources) - len(todo), failed, output)
     if failed:
         more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
@@ -180,4 +183,6 @@ def _print_end(console: Console, rows: list[dict[str, Any]], before: int, failed
         console.print(
             f"least sure  {names}; review.csv has all in this order", soft_wrap=True, highlight=False, markup=False
         )
+    if advice := review_advice(rows):
+        console.print(f"review  {advice}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"results  {output}", soft_wrap=True, highlight=False, markup=False)

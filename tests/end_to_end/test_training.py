@@ -13,8 +13,12 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from petseg_lightning import evaluation
-from petseg_lightning.config import compose
+from petseg_lightning.config import build, compose
+from petseg_lightning.inference.checkpoint import load_module
+from petseg_lightning.metrics.calibration import expected_miou
+from petseg_lightning.metrics.forecast import fit_forecast
 from petseg_lightning.models.unet import UNet
+from petseg_lightning.module import CHECKPOINT_KEY
 from petseg_lightning.training import train
 
 FILES = {
@@ -151,6 +155,33 @@ def test_same_seed_gives_the_same_weights_and_metrics_with_and_without_workers(t
     other = tmp_path / "other"
     train_small(other, "augmentation=strong", "seed=8")
     assert not torch.equal(final_weights(other)["network.classifier.weight"], runs[0][0]["network.classifier.weight"])
+
+
+def test_the_best_checkpoint_knows_what_its_confidences_are_worth(train_small, tmp_path):
+    """Predict the validation pictures one by one, and compare each with its mask by scikit-learn."""
+    train_small(tmp_path, "data.val_fraction=0.6", "trainer.max_epochs=1")
+    best, last = (torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    found = best[CHECKPOINT_KEY].pop("forecast")
+    assert found["pictures"] == 25
+    assert best.keys() == last.keys()
+    assert best[CHECKPOINT_KEY] == last[CHECKPOINT_KEY]
+    assert_same_weights(best["state_dict"], last["state_dict"])
+    module = load_module(tmp_path)
+    data = best[CHECKPOINT_KEY]["data"]
+    datamodule = build({**data, "_target_": "petseg_lightning.data.synthetic.SyntheticPetDataModule"})
+    confidences, mious = [], []
+    for index in range(25):
+        image, parts = datamodule.pictures("val")[index]
+        with torch.no_grad():
+            logits = module(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
+        confidences.append(float(expected_miou((logits / best[CHECKPOINT_KEY]["temperature"]).softmax(1))[0]))
+        truth, prediction = np.array(module.target.part_to_class)[parts].ravel(), logits.argmax(1).ravel().numpy()
+        present = sorted({*truth, *prediction})
+        mious.append(jaccard_score(truth, prediction, average="macro", labels=present))
+    expected = fit_forecast(np.array(confidences), np.array(mious))
+    assert found["slope"] == pytest.approx(expected["slope"], abs=0.01)
+    assert found["intercept"] == pytest.approx(expected["intercept"], abs=0.01)
+    assert found["errors"] == pytest.approx(expected["errors"], abs=0.01)
 
 
 class KilledError(Exception):

@@ -53,6 +53,17 @@ def test_a_list_is_relative_to_itself(folder):
     }
 
 
+def test_a_video_is_meant_where_it_is_named(folder):
+    for name in ("clip.MP4", "clip.webm", "list.txt"):
+        (folder / "photos" / name).write_text("clip.webm\n")
+    for source in ("photos", "photos/*"):
+        assert not [path for path in found(source) if "clip" in path]
+    for source in ("clip.MP4", "*.MP4"):
+        assert found(f"photos/{source}") == {"photos/clip.MP4": "clip"}
+    for source in ("c*.webm", "list.txt"):
+        assert found(f"photos/{source}") == {"photos/clip.webm": "clip"}
+
+
 def test_several_sources_and_a_picture_that_is_in_two():
     assert found(["photos/a.png", "photos/*.*"]) == {"photos/a.png": "a", "photos/b.JPG": "b"}
 

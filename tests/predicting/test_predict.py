@@ -94,6 +94,38 @@ def test_what_is_left(run, photos, make_checkpoint, tmp_path):
     assert sorted(review["name"]) == list(NAMES)
 
 
+def test_how_much_of_the_review_to_look_at(run, make_checkpoint, tmp_path, capsys):
+    """A picture is bad where its confidence and an error, on the scale of logits, lead below a half."""
+    errors = [-0.9, -0.5, -0.2, 0.0, 0.1, 0.3, 0.4, 0.8, 1.2, 2.0, 3.0]
+    forecast = {"pictures": 11, "slope": 1.5, "intercept": -0.2, "errors": errors}
+    rows = run(f"ckpt={make_checkpoint('f.ckpt', forecast=forecast)}")
+    for row in rows:
+        expected = -0.2 + 1.5 * np.log(row["confidence"] / (1 - row["confidence"]))
+        bad = sum(error + expected < 0 for error in errors)
+        assert (bad - 1) / 10 - 1e-3 <= row["risk"] <= bad / 10 + 1e-3
+        assert 0 < row["risk"] < 1
+    review = pd.read_csv(tmp_path / "results/review.csv")
+    assert review["risk"].is_monotonic_decreasing
+    assert set(review["risk"]) == {row["risk"] for row in rows}
+    enough = next(n for n in range(6) if review["risk"][:n].sum() >= 0.8 * review["risk"].sum())
+    line = (
+        f"look at the first {enough} of 5 in review.csv: about 80% of the {review['risk'].sum():.1f} that are expected"
+    )
+    assert line in capsys.readouterr().out
+    sure = {**forecast, "intercept": 9}
+    assert [row["risk"] for row in run(f"ckpt={make_checkpoint('s.ckpt', forecast=sure)}", "overwrite=true")] == [0] * 5
+    assert "no bad pictures expected" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("override", ["tta=none", "tta=flip", "ckpt=[{0},{0}]"])
+def test_nothing_is_foretold_of_confidences_that_were_not_measured(run, make_checkpoint, tmp_path, capsys, override):
+    forecast = {"pictures": 2, "slope": 1.0, "intercept": 0.0, "errors": [0.0, 0.1]}
+    path = make_checkpoint("f.ckpt", **({"forecast": forecast} if override != "tta=none" else {}))
+    assert [row["risk"] for row in run(f"ckpt={path}", override.format(path))] == [None] * 5
+    assert pd.read_csv(tmp_path / "results/review.csv")["risk"].isna().all()
+    assert "review  " not in capsys.readouterr().out
+
+
 def test_what_is_there_is_left_as_it_is(run, photos, tmp_path):
     first = run()
     before = files(tmp_path / "results")
