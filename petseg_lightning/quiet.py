@@ -19,7 +19,7 @@ IGNORED_WARNINGS = (
 
 def quiet_libraries() -> None:
     """Silence advertisements, device lists, warnings known to be harmless, and what other devices repeat."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "timm"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "timm", "nncf", "onnx_ir", "onnxscript"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # compiling without a GPU is no mistake
     for message in IGNORED_WARNINGS:

@@ -8,9 +8,10 @@ import torch
 from lightning import seed_everything
 from omegaconf import DictConfig, ListConfig
 
+from petseg_lightning.benchmarking.backends_mode import measure_backends
 from petseg_lightning.benchmarking.data_mode import measure_data
 from petseg_lightning.benchmarking.inference_mode import measure_inference
-from petseg_lightning.benchmarking.show import print_tables, write_picture
+from petseg_lightning.benchmarking.show import print_backends, print_tables, write_picture
 from petseg_lightning.benchmarking.startup_mode import measure_startup
 from petseg_lightning.benchmarking.train_mode import measure_training
 from petseg_lightning.environment import describe_environment
@@ -35,6 +36,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: several devices in another mode than train.
     """
+    if cfg.ckpt is not None:
+        return _benchmark_backends(cfg)
     devices = cfg.trainer.devices
     if cfg.mode != "train" and devices != 1 and not (isinstance(devices, ListConfig) and len(devices) == 1):
         raise InputError(
@@ -61,4 +64,18 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     write_json(folder / "benchmark.json", results)
     write_picture(folder / "benchmark.png", results)
     print_tables(results, folder)
+    return results
+
+
+def _benchmark_backends(cfg: DictConfig) -> dict[str, Any]:
+    """The backends of a trained model, into benchmark.json."""
+    if cfg.mode != "inference":
+        raise InputError(
+            f"ckpt= is measured with mode=inference, not with mode={cfg.mode}; give that, or leave ckpt= out"
+        )
+    quiet_libraries()
+    folder = Path(cfg.paths.output_dir)
+    results = {**measure_backends(cfg), "environment": describe_environment()}
+    write_json(folder / "benchmark.json", results)
+    print_backends(results, folder)
     return results

@@ -51,6 +51,24 @@ def print_tables(results: dict[str, Any], folder: Path) -> None:
     console.print(f"run folder  {folder}", soft_wrap=True, highlight=False)
 
 
+def print_backends(results: dict[str, Any], folder: Path) -> None:
+    """The backends of a trained model, and the run folder as the last line."""
+    console = Console()
+    title = f"{results['model']} on {results['threads']} threads"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in ("backend", "images"):
+        table.add_column(column, no_wrap=True)
+    for column in ("median ms", "95 % ms", "images/s", "speed-up", "peak MiB", "model MB"):
+        table.add_column(column, justify="right")
+    for row in results["rows"]:
+        named = (f"{row['backend']} {row['precision']}", f"{row['batch_size']} x {row['input_size']}²")
+        times = (row["median_ms"], row["p95_ms"], row["images_per_second"])
+        memory = "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:,}"
+        table.add_row(*named, *map(_number, times), f"{row['speedup']:.2f}", memory, _number(row["model_mb"]))
+    console.print(table)
+    console.print(f"run folder  {folder}", soft_wrap=True, highlight=False)
+
+
 def conclusions(results: dict[str, Any]) -> list[str]:
     """What the figures say, a sentence each; the last one names the bottleneck of the training."""
     lines = []

@@ -110,9 +110,15 @@ def _require(holds: bool, words: str) -> None:
 def _pictures(datamodule: SegmentationDataModule | None, number: int) -> list[np.ndarray]:
     """Pictures, uint8 (S,S,3), evenly from the validation split; drawn ones where there is none."""
     if datamodule is None:
-        return [np.asarray(_drawn(seed)) for seed in range(number)]
+        return drawn_pictures(number)
     pictures = datamodule.pictures("val")
     return [pictures[i][0] for i in np.unique(np.linspace(0, len(pictures) - 1, number).astype(int))]
+
+
+def drawn_pictures(number: int, size: int | None = None) -> list[np.ndarray]:
+    """Drawn pets, uint8 (H,W,3), of their own sizes or (size,size,3)."""
+    pictures = (_drawn(seed) for seed in range(number))
+    return [np.asarray(one if size is None else one.resize((size, size))) for one in pictures]
 
 
 def _without_places(data: dict[str, Any]) -> dict[str, Any]:
