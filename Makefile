@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SOURCE ?= docs/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow lint format tensorboard lock clean
+.PHONY: help setup train predict test test-slow lint format tensorboard lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,6 +21,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 train: setup  ## train the quickstart model on drawn pets and write its report
 	$(BIN)/python -m petseg_lightning.train experiment=quickstart
+
+predict: setup  ## masks, overlays and cut-outs of SOURCE, a picture or folder (a cat), by the model in the box
+	$(BIN)/python -m petseg_lightning.predict ckpt=builtin source=$(SOURCE)
 
 test: setup  ## the tests, in minutes, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -53,6 +53,7 @@ RULES: dict[str, Rule] = {
     "cutouts": one_of(True, False),
     "probabilities": one_of(True, False),
     "overwrite": one_of(True, False),
+    "tiling": any_of(one_of("auto", "none"), whole(16)),
     "tta": one_of("none", "flip", "multiscale"),
     "batch_size": whole(1),
     "golden": optional(FOLDER),

@@ -165,6 +165,7 @@ def evaluate(
     ckpt_path: str | None = None,
     original: bool = False,
     confident: Sequence[str] = (),
+    with_original_images: bool = False,
 ) -> Evaluation:
     """Count a model's pixels over whole splits, on the trainer's devices.
 
@@ -176,6 +177,7 @@ def evaluate(
         ckpt_path: weights to load first, "best" for those of the training just ended.
         original: count the first split also at the resolution of its pictures.
         confident: splits other than the first whose confidences are wanted.
+        with_original_images: give the module the pictures as they are on disk, too.
 
     Raises:
         InputError: the model's classes are not those of the data.
@@ -185,7 +187,12 @@ def evaluate(
     datamodule.trainer = trainer
     recorder.confident = [splits.index(split) for split in confident]
     at_both = {splits[0]} if original else set()
-    loaders = [datamodule.evaluation_dataloader(split, with_original_parts=split in at_both) for split in splits]
+    loaders = [
+        datamodule.evaluation_dataloader(
+            split, with_original_parts=split in at_both, with_original_images=with_original_images
+        )
+        for split in splits
+    ]
     trainer.test(module, dataloaders=loaders, ckpt_path=ckpt_path, verbose=False, weights_only=True)
     return Evaluation(module, datamodule, splits, recorder.tables)
 

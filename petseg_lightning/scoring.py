@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.compute import Compute, use
 from petseg_lightning.config import build, build_all, plain
 from petseg_lightning.evaluation import evaluate, own_protocol
 from petseg_lightning.inference.checkpoint import find_model, load_module
+from petseg_lightning.inference.exported import find_export
+from petseg_lightning.inference.predictor import Predictor
+from petseg_lightning.inference.predictor_module import PredictorModule
 from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.report.page import write_report
 from petseg_lightning.summary import print_summary
 from petseg_lightning.training import build_datamodule, write_environment
+
+_PLAIN = {"tta": "none", "tiling": "none", "backend": "auto"}  # the network itself, as in its training
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +41,27 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """
     started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
     quiet_libraries()
-    checkpoint = find_model(cfg.ckpt)
-    module = load_module(checkpoint)
+    paths = [find_model(path) for path in (cfg.ckpt if isinstance(cfg.ckpt, ListConfig) else [cfg.ckpt])]
+    options = {key: cfg[key] for key in ("tta", "tiling", "backend")}
+    as_predicted = len(paths) > 1 or options != _PLAIN or find_export(paths[0]) is not None
+    device = str(build(cfg.trainer, precision="32-true", logger=False).strategy.root_device) if as_predicted else ""
+    module = (
+        PredictorModule(Predictor.load(*paths, device=device, **options)) if as_predicted else load_module(paths[0])
+    )
     cfg = with_data_of(cfg, module.description)
     datamodule = build_datamodule(cfg)
     own_protocol(module, datamodule)
     callbacks = [*build_all(cfg.callbacks), EvaluationRecorder()]
-    compute = _compute_of(cfg, module.description)
+    compute = Compute() if as_predicted else _compute_of(cfg, module.description)
     use(module, compute, datamodule.batch_size, tf32=cfg.compute.tf32)
     trainer: Trainer = build(
         cfg.trainer, precision=compute.precision, callbacks=callbacks, logger=False, default_root_dir=folder
     )
-    evaluation = evaluate(trainer, module, datamodule, (cfg.split,), original=True)
+    evaluation = evaluate(trainer, module, datamodule, (cfg.split,), original=True, with_original_images=as_predicted)
     if not trainer.is_global_zero:
         return {}
-    metrics = evaluation.write(folder, {"door": "evaluate", "checkpoint": str(checkpoint)})
+    about = {"door": "evaluate", "checkpoint": ", ".join(map(str, paths)), **options}
+    metrics = evaluation.write(folder, about)
     write_environment(folder, datamodule, asdict(compute), started)
     write_report(folder)
     print_summary(metrics, folder)

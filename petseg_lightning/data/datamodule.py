@@ -254,9 +254,13 @@ class SegmentationDataModule(LightningDataModule, ABC):
     def val_dataloader(self) -> DataLoader[Item]:
         return self.evaluation_dataloader("val")
 
-    def evaluation_dataloader(self, split: str, *, with_original_parts: bool = False) -> DataLoader[Item]:
+    def evaluation_dataloader(
+        self, split: str, *, with_original_parts: bool = False, with_original_images: bool = False
+    ) -> DataLoader[Item]:
         """Every picture of a split once, in order and without augmentation."""
-        dataset = SegmentationDataset(self.pictures(split), with_original_parts=with_original_parts)
+        dataset = SegmentationDataset(
+            self.pictures(split), with_original_parts=with_original_parts, with_original_images=with_original_images
+        )
         return self._loader(dataset, shuffle=False)
 
     def _many_workers(self) -> int:

@@ -5,10 +5,12 @@ from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from petseg_lightning.data.cache import Pictures
+from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.data.samples import read_parts
 from petseg_lightning.data.splits import PADDING
 from petseg_lightning.data.targets import IGNORE
@@ -24,25 +26,27 @@ class Planner(Protocol):
 
 
 class Item(TypedDict):
-    """image uint8 (H,W,3), parts uint8 (H,W), its index (-1: padding), perhaps the parts as on disk."""
+    """image uint8 (H,W,3), parts uint8 (H,W), its index (-1: padding), perhaps parts and picture as on disk."""
 
     image: np.ndarray
     parts: np.ndarray
     index: int
     original_parts: NotRequired[np.ndarray]
+    original_image: NotRequired[Image.Image]
 
 
 class Batch(TypedDict):
     """image uint8 (B,3,H,W), channels last in memory; parts uint8 (B,H,W); index int64 (B,).
 
-    original_parts: B masks as on disk, uint8, each (H,W) of its own. Where pictures are blended with others:
-    other_parts uint8 (B,H,W), of those, and other_share, 0 to 1, their weight in image.
+    original_parts, original_image: B masks, uint8, and B RGB pictures as on disk, each (H,W) of its own. Where pictures
+    are blended with others: other_parts uint8 (B,H,W), of those, and other_share, 0 to 1, their weight in image.
     """
 
     image: Tensor
     parts: Tensor
     index: Tensor
     original_parts: NotRequired[list[Tensor]]
+    original_image: NotRequired[list[Image.Image]]
     other_parts: NotRequired[Tensor]
     other_share: NotRequired[float]
 
@@ -72,9 +76,15 @@ class SegmentationDataset(Dataset[Item]):
     """
 
     def __init__(
-        self, pictures: Pictures, augmentation: Augmentation | None = None, *, with_original_parts: bool = False
+        self,
+        pictures: Pictures,
+        augmentation: Augmentation | None = None,
+        *,
+        with_original_parts: bool = False,
+        with_original_images: bool = False,
     ) -> None:
-        self.pictures, self.augmentation, self.with_original_parts = pictures, augmentation, with_original_parts
+        self.pictures, self.augmentation = pictures, augmentation
+        self.with_original_parts, self.with_original_images = with_original_parts, with_original_images
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -82,7 +92,7 @@ class SegmentationDataset(Dataset[Item]):
     @property
     def only_looks_up(self) -> bool:
         """Whether an item of decoded pictures is made without any computation."""
-        return self.augmentation is None and not self.with_original_parts
+        return self.augmentation is None and not (self.with_original_parts or self.with_original_images)
 
     def __getitem__(self, key: tuple[int, int] | int) -> Item:
         epoch, index = key if isinstance(key, tuple) else (0, key)
@@ -96,6 +106,9 @@ class SegmentationDataset(Dataset[Item]):
         item = Item(image=image, parts=parts, index=index)
         if self.with_original_parts:
             item["original_parts"] = parts if index == PADDING else read_parts(self.pictures.samples[index])
+        if self.with_original_images:
+            black = Image.fromarray(image)
+            item["original_image"] = black if index == PADDING else read_image(self.pictures.samples[index].image)
         return item
 
 
@@ -131,4 +144,6 @@ def collate(items: Sequence[Item] | Sequence[PlannedItem]) -> Any:
         batch["image"] = batch["image"].permute(0, 3, 1, 2)
     if "original_parts" in columns:
         batch["original_parts"] = [torch.from_numpy(parts) for parts in columns["original_parts"]]
+    if "original_image" in columns:
+        batch["original_image"] = columns["original_image"]
     return {**batch, "index": torch.tensor(columns["index"])}

@@ -158,11 +158,15 @@ class StreamDataModule(SegmentationDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         return self._stream(shuffle=True, augmentation=self.augmentation, planner=self.device_augmentation)
 
-    def evaluation_dataloader(self, split: str, *, with_original_parts: bool = False) -> DataLoader[Any]:
-        """Every picture of a split once, without augmentation."""
-        if split == "train":
+    def evaluation_dataloader(
+        self, split: str, *, with_original_parts: bool = False, with_original_images: bool = False
+    ) -> DataLoader[Any]:
+        """Every picture of a split once, without augmentation; streamed, where it is the train split's."""
+        if split == "train" and not with_original_images:
             return self._stream(shuffle=False, with_original_parts=with_original_parts)
-        return super().evaluation_dataloader(split, with_original_parts=with_original_parts)
+        return super().evaluation_dataloader(
+            split, with_original_parts=with_original_parts, with_original_images=with_original_images
+        )
 
     def _stream(self, *, shuffle: bool, **options: Any) -> DataLoader[Any]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -17,6 +17,8 @@ from petseg_lightning.inference.bundle import is_bundle, read_bundle, require_go
 from petseg_lightning.inference.exported import find_export
 from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
 
+BUILTIN = "builtin"  # the name of the model in the box: a small U-Net, its card says more
+BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin"
 MODELS_PACKAGE = "petseg_lightning.models."
 NOT_A_CHECKPOINT = (  # what torch.load, or a look into its result, raises for any other file
     pickle.UnpicklingError,
@@ -40,13 +42,17 @@ def find_checkpoint(path: str | Path, name: str = "best.ckpt") -> Path:
 
 
 def find_model(path: str | Path) -> Path:
-    """The folder of a bundle, the file of an export, the best checkpoint of a run folder, or the file.
+    """The folder of a bundle (`builtin`: the one in the box), the file of an export, or a checkpoint, best of its run.
 
     Raises:
         InputError: nothing there.
     """
     if not isinstance(path, str | Path):
-        raise InputError(f"ckpt={path}: one model is meant here; several are an ensemble in petseg predict only")
+        raise InputError(
+            f"ckpt={path}: one model is meant here; several are an ensemble in petseg predict and evaluate"
+        )
+    if str(path) == BUILTIN:
+        return BUILTIN_FOLDER
     if is_bundle(path):
         return Path(path)
     export = find_export(path)
@@ -106,12 +112,17 @@ def load_module(path: str | Path) -> SegmentationModule:
     return _module(path, checkpoint[CHECKPOINT_KEY], weights)
 
 
+def target_of(description: dict[str, Any]) -> Target:
+    """The classes of the model that a description is of."""
+    stored: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in description["target"].items()
+    }
+    return Target(**stored)
+
+
 def _module(path: Path, description: dict[str, Any], weights: dict[str, Tensor]) -> SegmentationModule:
     try:
-        stored: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in description["target"].items()
-        }
-        target = Target(**stored)
+        target = target_of(description)
         network = build_network(description["model"], len(target.class_names))
         preprocessing = {key: description["preprocessing"][key] for key in ("mean", "std")}
         network.load_state_dict(weights)

@@ -15,6 +15,7 @@ from petseg_lightning.data.samples import squeezed
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import find_model, load_module
 from petseg_lightning.inference.exported import FILES, find_export, runtime
+from petseg_lightning.inference.tiling import Window, blend
 from petseg_lightning.module import SegmentationModule, resize_logits
 
 Forward = Callable[[Tensor], Tensor]  # uint8 images (B,3,S,S) on the CPU -> logits (B,K,S,S), anywhere
@@ -37,7 +38,7 @@ class Member:
     """
 
     def __init__(self, forward: Forward, description: dict[str, Any], tta: str = "none") -> None:
-        self.forward = forward
+        self.forward, self.description = forward, description
         self.scales, self.mirrored = TTA[tta]
         self.class_names: tuple[str, ...] = tuple(description["target"]["class_names"])
         self.image_size: int = description["preprocessing"]["image_size"]
@@ -71,9 +72,9 @@ class Member:
             views += [one.float() if side == size else resize_logits(one.float(), (size, size)) for one in seen]
         return views[0] if len(views) == 1 else torch.stack(views).mean(0)
 
-    def probabilities(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """Logits (K,S,S) of a picture -> the calibrated probabilities of its pixels, (K,H,W) for size = H, W."""
-        return resize_logits(logits[None], size)[0].div_(self.temperature).softmax(0)
+    def probabilities(self, logits: Tensor, places: Sequence[Window], size: Sequence[int]) -> Tensor:
+        """Logits (T,K,S,S) of a picture's windows -> calibrated probabilities of its pixels (K,H,W), size = H, W."""
+        return blend(logits, places, size).div_(self.temperature).softmax(0)
 
 
 def _load(path: Path, device: torch.device, backend: str) -> tuple[Forward, dict[str, Any]]:

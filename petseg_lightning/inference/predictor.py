@@ -15,9 +15,11 @@ from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.cutout import cut_out, foreground
 from petseg_lightning.inference.member import Member
+from petseg_lightning.inference.tiling import scaled, windows
 from petseg_lightning.metrics.calibration import expected_miou
 from petseg_lightning.pictures import class_colours, overlay
 
+_CROPS = 16  # windows in the network at once, where pictures have several
 Picture = Image.Image | np.ndarray | str | Path
 
 
@@ -69,12 +71,14 @@ class Predictor:
 
     Args:
         members: one or more.
+        tiling: auto, none, or the side of the windows in pixels; see `inference.tiling.windows`.
 
     Raises:
         InputError: they do not predict the same classes.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], tiling: int | str = "auto") -> None:
+        self.tiling = tiling
         self.members, self.class_names = list(members), members[0].class_names
         for other in self.members:
             if other.class_names != self.class_names:
@@ -89,19 +93,27 @@ class Predictor:
         return self.members[0].forecast if len(self.members) == 1 else None
 
     @classmethod
-    def load(cls, *paths: str | Path, device: str = "cpu", tta: str = "none", backend: str = "auto") -> Self:
+    def load(
+        cls,
+        *paths: str | Path,
+        device: str = "cpu",
+        tta: str = "none",
+        tiling: int | str = "auto",
+        backend: str = "auto",
+    ) -> Self:
         """The model of a run folder, a checkpoint, a bundle or an export; several paths are an ensemble.
 
         Args:
             paths: one or more.
             device: as torch names it.
             tta: none, flip or multiscale: views of a picture that are averaged.
+            tiling: auto, none, or the side in pixels of overlapping windows.
             backend: torch, onnx or openvino; auto: torch, or what an export is for.
 
         Raises:
             InputError: nothing there that can be used.
         """
-        return cls([Member.load(path, torch.device(device), tta, backend) for path in paths])
+        return cls([Member.load(path, torch.device(device), tta, backend) for path in paths], tiling)
 
     def __call__(self, picture: Picture) -> Prediction:
         """Predict a picture: a path, a Pillow image, or uint8 RGB (H,W,3). Raises InputError if it cannot be read."""
@@ -111,14 +123,27 @@ class Predictor:
             image = picture.convert("RGB") if isinstance(picture, Image.Image) else Image.fromarray(picture)
         return self.finish(image, [logits[0] for logits in self.logits([image])])
 
-    def logits(self, images: Sequence[Image.Image]) -> list[Tensor]:
-        """Of B RGB images the logits of each member, (B,K,S,S) at its own size: what takes the time."""
-        return [member.logits(images) for member in self.members]
+    def logits(self, images: Sequence[Image.Image]) -> list[list[Tensor]]:
+        """For each member the logits of each RGB image's windows, (T,K,S,S) at its own size: what takes the time."""
+        places = [windows(*image.size, self.tiling) for image in images]
+        crops = [
+            image if len(some) == 1 else image.crop(one)
+            for image, some in zip(images, places, strict=True)
+            for one in some
+        ]
+        numbers = [len(some) for some in places]
+        batches = [crops[start : start + _CROPS] for start in range(0, len(crops), _CROPS)]
+        return [list(torch.cat([member.logits(batch) for batch in batches]).split(numbers)) for member in self.members]
 
     def finish(self, image: Image.Image, logits: Sequence[Tensor]) -> Prediction:
-        """The prediction of an image from its logits, (K,S,S) of each member."""
-        size = (image.height, image.width)
-        total, *others = (m.probabilities(one, size) for m, one in zip(self.members, logits, strict=True))
+        """The prediction of an image from the logits of its windows, (T,K,S,S) of each member."""
+        probabilities = self.probabilities(image, logits, (image.height, image.width))
+        return Prediction(image, probabilities.cpu().numpy(), self.class_names)
+
+    def probabilities(self, image: Image.Image, logits: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """The calibrated probabilities (K,H,W) of an image at a size H, W, from the logits of its windows."""
+        places = scaled(windows(*image.size, self.tiling), image.size, (size[1], size[0]))
+        total, *others = (m.probabilities(one, places, size) for m, one in zip(self.members, logits, strict=True))
         for other in others:
             total += other
-        return Prediction(image, (total / len(self.members) if others else total).cpu().numpy(), self.class_names)
+        return total / len(self.members) if others else total

@@ -51,8 +51,13 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
     values = plain(cfg)
     models = [find_model(path) for path in (values["ckpt"] if isinstance(values["ckpt"], list) else [values["ckpt"]])]
     sources = find_pictures(values["source"], output)
-    predictor = Predictor.load(*models, device=_device(cfg.device), tta=cfg.tta, backend=cfg.backend)
-    settings = {"models": [_digest(path) for path in models], "classes": list(predictor.class_names), "tta": cfg.tta}
+    predictor = Predictor.load(*models, device=_device(cfg.device), tta=cfg.tta, tiling=cfg.tiling, backend=cfg.backend)
+    settings = {
+        "models": [_digest(path) for path in models],
+        "classes": list(predictor.class_names),
+        "tta": cfg.tta,
+        "tiling": cfg.tiling,
+    }
     failed: list[str] = []
     with _alone(output):
         results = Results(output, [kind for kind in KINDS if cfg[kind]], settings, overwrite=cfg.overwrite)

@@ -15,7 +15,9 @@ from PIL import Image
 
 from petseg_lightning.config import compose
 from petseg_lightning.errors import InputError
+from petseg_lightning.exporting.run import export
 from petseg_lightning.inference.checkpoint import load_module, read_checkpoint
+from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.metrics.boundary import boundary_counts
 from petseg_lightning.module import CHECKPOINT_KEY
 from petseg_lightning.scoring import score_checkpoint
@@ -51,8 +53,6 @@ def test_every_protocol_of_the_classes_at_both_resolutions(trained_run, tmp_path
 
 
 def test_a_bundle_scores_as_its_checkpoint_does(trained_run, tmp_path):
-    from petseg_lightning.exporting.run import export
-
     run = trained_run()
     root = read_checkpoint(run / "checkpoints/best.ckpt")[CHECKPOINT_KEY]["data"]["root"]
     bundle = export(compose("export", [f"ckpt={run}", f"out={tmp_path}/bundle"], output_dir=tmp_path))
@@ -222,3 +222,35 @@ def test_a_model_of_pets_is_not_scored_on_masks_of_another_kind(trained_run, tmp
             tmp_path / "run", f"ckpt={trained_run('binary')}", "data=folder", f"data.root={tmp_path / 'own'}",
             "data.class_names=[background,pet]", "data.val_fraction=0.3", "data.test_fraction=0.3",
         )  # fmt: skip
+
+
+def test_a_predictor_is_scored_on_the_pictures_themselves(trained_run, tmp_path):
+    """As the network is, where it looks once; and as a loop over the pictures counts, where it looks twice."""
+    run = trained_run()
+    plain = score(tmp_path / "plain", f"ckpt={run}")["splits"]["test"]
+    ensemble = score(tmp_path / "twice", f"ckpt=[{run},{run}]")["splits"]["test"]
+    assert ensemble["protocols"] == plain["protocols"]
+    assert ensemble["original"] == plain["original"]
+    flipped = score(tmp_path / "flip", f"ckpt={run}", "tta=flip", "tiling=24")
+    assert (flipped["tta"], flipped["tiling"]) == ("flip", 24)
+    root = Path(read_checkpoint(run / "checkpoints/best.ckpt")[CHECKPOINT_KEY]["data"]["root"], "oxford-iiit-pet")
+    predictor, counts = Predictor.load(run, tta="flip", tiling=24), np.zeros((3, 3), int)
+    for line in (root / "annotations/test.txt").read_text().splitlines():
+        name = line.split()[0]
+        mask = np.asarray(Image.open(root / f"annotations/trimaps/{name}.png")) - 1
+        np.add.at(counts, (mask, predictor(root / f"images/{name}.jpg").classes), 1)
+    assert flipped["splits"]["test"]["original"]["trimap"]["confusion_matrix"] == counts.tolist()
+
+
+@pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
+def test_an_export_scores_as_its_checkpoint_does(trained_run, tmp_path, name):
+    pytest.importorskip({"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}[name])
+    run = trained_run()
+    root = read_checkpoint(run / "checkpoints/best.ckpt")[CHECKPOINT_KEY]["data"]["root"]
+    overrides = [f"ckpt={run}", f"out={tmp_path}/graph", f"format={name}"]
+    graph = export(compose("export", overrides, output_dir=tmp_path))
+    scores = [score(tmp_path / f"{i}", f"ckpt={path}", f"data.root={root}") for i, path in enumerate((run, graph))]
+    for resolution in ("protocols", "original"):
+        before, after = (one["splits"]["test"][resolution]["trimap"] for one in scores)
+        assert after["miou"] == pytest.approx(before["miou"], abs=1e-3)
+        assert after["accuracy"] == pytest.approx(before["accuracy"], abs=1e-3)
