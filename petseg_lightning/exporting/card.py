@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from omegaconf import OmegaConf
 
 from petseg_lightning.inference.bundle import is_bundle
+from petseg_lightning.inference.checkpoint import BUILTIN, BUILTIN_FOLDER
 from petseg_lightning.module import SegmentationModule
 
+_PLACES = ("data.root=", "data.cache_dir=", "paths.", "hydra.")
 _ABSENT = "\N{EN DASH}"
 
 
@@ -36,7 +39,8 @@ def model_card(
     )
     return environment.get_template("card.md.j2").render(
         title=folder.name,
-        folder=folder,
+        folder=BUILTIN if folder.absolute() == BUILTIN_FOLDER else folder,
+        command=None if is_bundle(path) else _command(run),
         license=license,
         format=format,
         precision=precision,
@@ -56,6 +60,16 @@ def model_card(
         num_images=reported.get("num_images"),
         number=lambda value: _ABSENT if value is None else f"{value:.3f}",
     )
+
+
+def _command(run: Path) -> str | None:
+    """What trained the model, without the places of whoever did; None where its run folder is not at hand."""
+    file = run / ".hydra" / "overrides.yaml"
+    if not file.is_file():
+        return None
+    overrides = (str(one) for one in OmegaConf.load(file))
+    kept = [one for one in overrides if not one.startswith(_PLACES)]
+    return " ".join(["petseg train", *kept, "data.root=<data>"])
 
 
 def _json(path: Path) -> dict[str, Any]:

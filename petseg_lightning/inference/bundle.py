@@ -65,6 +65,8 @@ def write_bundle(folder: Path, module: SegmentationModule, golden: Image.Image, 
         content = {"format": FORMAT, **module.description, "colors": class_colours(module.target.class_names)}
         write_json(partial / CONFIG, content)
         write_text(partial / CARD, card)
+        for name in (WEIGHTS, GOLDEN_LOGITS):
+            (partial / name).chmod(0o644)  # safetensors writes for its owner alone
         write_text(partial / SUMS, "".join(f"{_sha256(partial / name)}  {name}\n" for name in HASHED))
 
 
