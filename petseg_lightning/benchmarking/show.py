@@ -58,7 +58,7 @@ def print_backends(results: dict[str, Any], folder: Path) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in ("backend", "images"):
         table.add_column(column, no_wrap=True)
-    for column in ("median ms", "95 % ms", "images/s", "speed-up", "peak MiB", "model MB"):
+    for column in ("ms", "95 % ms", "images/s", "speed", "MiB", "MB"):
         table.add_column(column, justify="right")
     for row in results["rows"]:
         named = (f"{row['backend']} {row['precision']}", f"{row['batch_size']} x {row['input_size']}²")

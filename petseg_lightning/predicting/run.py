@@ -47,7 +47,7 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
         InputError: no model or pictures, a folder with other results; after all others are done, pictures that cannot
             be read.
     """
-    output, console = Path(cfg.output), Console()
+    output, console = Path(cfg.output), Console(force_jupyter=False)  # its widgets need a package
     values = plain(cfg)
     models = [find_model(path) for path in (values["ckpt"] if isinstance(values["ckpt"], list) else [values["ckpt"]])]
     sources = find_pictures(values["source"], output)
