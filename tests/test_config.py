@@ -248,7 +248,10 @@ def test_a_wrong_flag_has_exit_code_2(refuse, arguments, line):
 
 def test_what_another_door_has_is_unknown_and_what_must_be_given_is_asked_for(refuse):
     assert refuse("model=unet", name="evaluate")[1].startswith("unknown key model, ")
-    assert refuse(name="evaluate") == (1, "ckpt is not given: add ckpt=... (a run folder or a .ckpt)")
+    assert refuse(name="evaluate") == (
+        1,
+        "ckpt is not given: add ckpt=... (a run folder, a .ckpt, a bundle, an export, builtin; or a list)",
+    )
     assert refuse(name="report") == (1, "run is not given: add run=... (the run folder)")
 
 

@@ -47,6 +47,9 @@ def export(cfg: DictConfig) -> Path:
             does not say what the model says.
     """
     path, folder = find_model(cfg.ckpt), Path(cfg.out)
+    precisions = ("fp32",) if cfg.format == "bundle" else runtime(cfg.format).PRECISIONS
+    if cfg.precision not in precisions:
+        raise InputError(f"format={cfg.format} has no precision={cfg.precision}; give {' or '.join(precisions)}")
     module = load_module(path)
     trained_on = module.description["data"]
     module.description |= {"data": _without_places(trained_on)}
@@ -67,8 +70,6 @@ def export(cfg: DictConfig) -> Path:
 def _write_graph(folder: Path, module: SegmentationModule, card: str, cfg: DictConfig, data: DictConfig) -> str:
     """Write an ONNX, OpenVINO or torch.export folder; what its check found, in words."""
     backend, file, precision = runtime(cfg.format), FILES[cfg.format], cfg.precision
-    if precision not in backend.PRECISIONS:
-        raise InputError(f"format={cfg.format} has no precision={precision}; give {' or '.join(backend.PRECISIONS)}")
     if folder.exists() and any(folder.iterdir()) and not (is_bundle(folder) or find_export(folder)):
         raise InputError(f"{folder} exists and is no exported model; give another out=")
     quiet_libraries()

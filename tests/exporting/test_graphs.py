@@ -144,6 +144,7 @@ def test_lower_precision_may_not_cost_a_hundredth(run, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (("format=bundle", "precision=fp16"), "format=bundle has no precision=fp16; give fp32"),
         (("format=torch", "precision=int8"), "format=torch has no precision=int8; give fp32"),
         (("format=onnx", "precision=int8", "data.root=nowhere"), "nowhere is not there; give data.root="),
         (("format=onnx", "out=pets"), "exists and is no exported model"),
