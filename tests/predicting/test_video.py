@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from petseg_lightning.config import compose
-from petseg_lightning.data.video_file import VideoFile
+from petseg_lightning.data.video_file import Frame, VideoFile
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.predicting.results import describe
 from petseg_lightning.predicting.run import predict
+from petseg_lightning.predicting.video import _VideoWriter
 
 av = pytest.importorskip("av")
 
@@ -138,6 +139,18 @@ def test_a_turned_video_is_predicted_and_written_upright(run, make_checkpoint, t
     assert upright[2, -3].min() > 200  # the white corner, now on the right
     found = read(tmp_path / "results/overlays/clip.mp4")[0]
     assert_overlaid(found[0], Predictor.load(make_checkpoint(seed=SEED)), upright)
+
+
+@pytest.mark.parametrize("size", [(96, 64), (95, 63)])
+def test_colours_come_back_as_they_were(tmp_path, size):
+    """To 3 of 255, by what the file says of its colours, which players go by."""
+    colours = np.array([(220, 40, 40), (30, 200, 60), (30, 90, 160), (250, 250, 250)], np.uint8)
+    picture = np.zeros((size[1], size[0], 3), np.uint8)
+    picture[:] = colours[np.arange(size[0]) * 4 // size[0]]
+    with VideoFile(write_clip(tmp_path / "clip.mp4")) as video, _VideoWriter(tmp_path / "new.mp4", video) as writer:
+        writer.write([Frame(Image.fromarray(picture), 0)], [])
+    (found,), _, _ = read(tmp_path / "new.mp4")
+    assert np.abs(found[30, 12::24].astype(int) - colours).max() <= 3
 
 
 def test_the_sound_is_the_same(run, tmp_path):
