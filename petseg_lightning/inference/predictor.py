@@ -89,8 +89,8 @@ class Predictor:
 
     @property
     def forecast(self) -> dict[str, Any] | None:
-        """What `metrics.forecast` has of the confidences; None of an ensemble, whose confidences are others."""
-        return self.members[0].forecast if len(self.members) == 1 else None
+        """What `metrics.forecast` has of the confidences; None of an ensemble or windows, whose confidences are others."""
+        return self.members[0].forecast if len(self.members) == 1 and isinstance(self.tiling, str) else None
 
     @classmethod
     def load(

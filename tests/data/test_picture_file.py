@@ -20,7 +20,7 @@ def read(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1", "YCbCr", "LAB", "I;16", "F"])
 def test_white_is_white_in_every_mode(tmp_path, mode):
-    path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr", "LAB", "F") else "a.png")
+    path = tmp_path / {"CMYK": "a.tif", "LAB": "a.tif", "F": "a.tif", "YCbCr": "a.jpg"}.get(mode, "a.png")
     full = {"I;16": np.full((3, 4), 65535, np.uint16), "F": np.ones((3, 4), np.float32)}
     white = Image.new("RGB", (4, 3), "white")
     if mode == "LAB":
