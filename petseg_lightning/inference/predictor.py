@@ -89,7 +89,7 @@ class Predictor:
 
     @property
     def forecast(self) -> dict[str, Any] | None:
-        """What `metrics.forecast` has of the confidences; None of an ensemble or windows, whose confidences are others."""
+        """What `metrics.forecast` has of the confidences; None of an ensemble or windows, which have others."""
         return self.members[0].forecast if len(self.members) == 1 and isinstance(self.tiling, str) else None
 
     @classmethod
