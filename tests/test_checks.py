@@ -91,7 +91,7 @@ def test_a_value_that_is_not_given_is_asked_for_with_its_meaning_and_not_judged(
         check(OmegaConf.create({"ckpt": "???", "data": {"_target_": "x", "class_names": "???"}}))
     lines = str(caught.value).split("; ")
     assert lines == [
-        "ckpt is not given: add ckpt=... (a run folder, a .ckpt, a bundle, an export, builtin; or a list)",
+        "ckpt is not given: add ckpt=... (a run folder, a .ckpt, a bundle, an export, builtin, or a list of them)",
         "data.class_names is not given: add data.class_names=... "
         "(in the order of the class ids, e.g. [background, pet])",
     ]

@@ -250,7 +250,7 @@ def test_what_another_door_has_is_unknown_and_what_must_be_given_is_asked_for(re
     assert refuse("model=unet", name="evaluate")[1].startswith("unknown key model, ")
     assert refuse(name="evaluate") == (
         1,
-        "ckpt is not given: add ckpt=... (a run folder, a .ckpt, a bundle, an export, builtin; or a list)",
+        "ckpt is not given: add ckpt=... (a run folder, a .ckpt, a bundle, an export, builtin, or a list of them)",
     )
     assert refuse(name="report") == (1, "run is not given: add run=... (the run folder)")
 
