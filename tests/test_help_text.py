@@ -41,7 +41,7 @@ def test_keys_stand_with_their_present_values_and_comments(monkeypatch):
     assert "seed=0 weights, order of samples" in words
     assert "preprocessing.mean=[0.485,0.456,0.406] of RGB" in words
     words = " ".join(door_help("evaluate", compose("evaluate")).split())
-    assert "ckpt=??? a run folder or a .ckpt" in words
+    assert "ckpt=??? a run folder, a .ckpt, a bundle" in words
     assert "_target_" not in words
 
 
