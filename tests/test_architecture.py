@@ -17,7 +17,7 @@ MODULES = {
     for path in sorted((ROOT / "petseg_lightning").rglob("*.py"))
 }
 DOORS = {"train", "evaluate", "predict", "export", "compare", "audit", "benchmark", "app", "shard", "report.__main__"}
-TOP = DOORS | {"config", "cli", "sweeping"}  # what speaks to Hydra
+TOP = DOORS | {"config", "cli", "own_folder", "sweeping"}  # what speaks to Hydra
 # what doors run: heavy, given a config, without Hydra
 BODIES = {"training", "scoring", "benchmarking", "sharding", "comparing", "predicting", "exporting"}
 PURE = {"models", "losses", "metrics"}

@@ -1,0 +1,37 @@
+"""A run folder of its own for each run."""
+
+import os
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")  # set in each of several processes of one run: they share its folder
+
+
+class OwnFolder(Callback):
+    """Makes the folder of a run, under the next free name where a run that started in the same second has it.
+
+    A folder that the command names stays as it is: a run may go on in the folder of another.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
+        if named or any(rank in os.environ for rank in RANKS):
+            return
+        folder = Path(config.hydra.run.dir)
+        with suppress(OSError):  # Hydra meets it too, and there it is told
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            config.hydra.run.dir = str(_made(folder))
+
+
+def _made(folder: Path) -> Path:
+    for number in count(1):
+        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        with suppress(FileExistsError):
+            free.mkdir()
+            return free
+    raise AssertionError("there is always a next number")
