@@ -76,7 +76,7 @@ def _page(service: Service, examples: Sequence[tuple[Path, str]]) -> gr.Blocks:
             label="Examples: choose one",
             columns=6,
             height="auto",
-            object_fit="cover",
+            object_fit="contain",
             allow_preview=False,
             interactive=False,
             buttons=[],

@@ -1,6 +1,7 @@
 """From a model to a web server."""
 
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +20,7 @@ from petseg_lightning.data.drawing.picture import sample_picture
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.sources import find_pictures
-from petseg_lightning.serving.service import Service
+from petseg_lightning.serving.service import KEPT, Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -41,6 +42,7 @@ def serve(cfg: DictConfig) -> None:
         raise InputError(f"the app needs {', '.join(missing)}: pip install 'petseg-lightning[app]'")
     import uvicorn
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else what was written would stay
     ckpt = plain(cfg)["ckpt"]
     with _listen(cfg.host, cfg.port) as listener:
         predictor = Predictor.load(
@@ -64,7 +66,7 @@ def make_app(cfg: DictConfig, predictor: Predictor, folder: Path) -> "FastAPI":
     Args:
         cfg: of `serve`.
         predictor: the model.
-        folder: for all that is written; it is emptied when the server stops.
+        folder: an empty one, for all that is written.
     """
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder / "uploads")}
     from fastapi.staticfiles import StaticFiles
@@ -72,15 +74,15 @@ def make_app(cfg: DictConfig, predictor: Predictor, folder: Path) -> "FastAPI":
     from petseg_lightning.serving.endpoint import make_endpoint
     from petseg_lightning.serving.page import SWEEP, mount_page
 
-    results = folder / "results"
-    results.mkdir()
-    service = Service(predictor, results, cfg.max_megabytes, cfg.max_megapixels, cfg.concurrency)
+    for name in ("results", "uploads"):
+        (folder / name).mkdir()
+    service = Service(predictor, folder, cfg.max_megabytes, cfg.max_megapixels, cfg.concurrency)
     app = make_endpoint(service)
 
     async def sweep() -> None:
         while True:
             await anyio.sleep(SWEEP)
-            await anyio.to_thread.run_sync(service.remove_older)
+            await anyio.to_thread.run_sync(service.remove_older, KEPT)
 
     @asynccontextmanager
     async def lifespan(_: "FastAPI") -> AsyncIterator[None]:
@@ -90,7 +92,7 @@ def make_app(cfg: DictConfig, predictor: Predictor, folder: Path) -> "FastAPI":
             tasks.cancel_scope.cancel()
 
     app.router.lifespan_context = lifespan
-    app.mount("/results", StaticFiles(directory=results))
+    app.mount("/results", StaticFiles(directory=folder / "results"))
     mount_page(app, service, _examples(cfg.examples, folder))
     return app
 

@@ -31,7 +31,7 @@ class Service:
 
     Args:
         predictor: the model.
-        folder: for results of the page; whoever made it removes it.
+        folder: for results of the page, in `results`, and what gradio writes, in `uploads`.
         max_megabytes: of a picture's file.
         max_megapixels: of a picture.
         concurrency: pictures at a time.
@@ -71,7 +71,7 @@ class Service:
     def store(self, prediction: Prediction) -> str:
         """Write what the page shows, and what it offers; the name of the new folder, which nobody can guess."""
         token = secrets.token_urlsafe()
-        folder = self.folder / token
+        folder = self.folder / "results" / token
         folder.mkdir()
         _write_preview(prediction.image, folder / "picture.webp", prediction)
         for kind in KINDS:
@@ -80,11 +80,11 @@ class Service:
             _write_preview(picture.convert("RGB") if kind == "mask" else picture, folder / f"{kind}.webp", prediction)
         return token
 
-    def remove_older(self, seconds: float = KEPT) -> None:
-        """Remove the results that are older."""
-        for folder in self.folder.iterdir():
-            if folder.stat().st_mtime < time() - seconds:
-                shutil.rmtree(folder, ignore_errors=True)
+    def remove_older(self, seconds: float) -> None:
+        """Remove the results, and the uploads that broke off, that are older."""
+        for path in (*self.folder.glob("results/*"), *self.folder.glob("uploads/tmp*")):
+            if path.stat().st_mtime < time() - seconds:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def png(prediction: Prediction, kind: str) -> bytes:
