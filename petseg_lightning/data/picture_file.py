@@ -52,7 +52,7 @@ def read_image(path: Path, file: BinaryIO | None = None, max_pixels: float = flo
 
 
 def _too_large(path: Path, max_pixels: float) -> str:
-    return f"{path}: has more than {max_pixels // 10**6:g} million pixels; save it smaller, or cut it into pieces"
+    return f"{path}: has more than {max_pixels / 10**6:.3g} million pixels; save it smaller, or cut it into pieces"
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -14,7 +14,9 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.predicting.results import describe
 from petseg_lightning.serving.service import Service, png
 
-TEMPLATES = Environment(loader=PackageLoader("petseg_lightning.serving", "."), undefined=StrictUndefined, autoescape=True)
+TEMPLATES = Environment(
+    loader=PackageLoader("petseg_lightning.serving", "."), undefined=StrictUndefined, autoescape=True
+)
 WRAPPING = 100_000  # bytes of a request beside its file
 ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The picture is too large; `detail` says in a line what the limit is"},

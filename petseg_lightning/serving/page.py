@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
@@ -84,7 +85,7 @@ def _page(service: Service, examples: Sequence[tuple[Path, str]]) -> gr.Blocks:
         )
         status = gr.HTML(_status(), elem_classes="petseg", elem_id="status")
         results = gr.HTML(elem_classes="petseg", elem_id="results")
-        options = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
+        options: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
         files.upload(upload, files, [files, status, results], **options)
         gallery.select(try_example, None, [status, results], **options)
     return page

@@ -42,7 +42,6 @@ def serve(cfg: DictConfig) -> None:
         raise InputError(f"the app needs {', '.join(missing)}: pip install 'petseg-lightning[app]'")
     import uvicorn
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else what was written would stay
     ckpt = plain(cfg)["ckpt"]
     with _listen(cfg.host, cfg.port) as listener:
         predictor = Predictor.load(
@@ -53,6 +52,7 @@ def serve(cfg: DictConfig) -> None:
         )
         with TemporaryDirectory(prefix="petseg_app_") as folder, suppress(KeyboardInterrupt):
             app = make_app(cfg, predictor, Path(folder))
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the folder would stay
             host, port = listener.getsockname()[:2]
             address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             Console().print(f"petseg app  {address}  (Ctrl-C ends it)", soft_wrap=True, highlight=False)
@@ -68,6 +68,7 @@ def make_app(cfg: DictConfig, predictor: Predictor, folder: Path) -> "FastAPI":
         predictor: the model.
         folder: an empty one, for all that is written.
     """
+    examples = _examples(cfg.examples, folder)
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder / "uploads")}
     from fastapi.staticfiles import StaticFiles
 
@@ -93,7 +94,7 @@ def make_app(cfg: DictConfig, predictor: Predictor, folder: Path) -> "FastAPI":
 
     app.router.lifespan_context = lifespan
     app.mount("/results", StaticFiles(directory=folder / "results"))
-    mount_page(app, service, _examples(cfg.examples, folder))
+    mount_page(app, service, examples)
     return app
 
 

@@ -44,7 +44,8 @@ def app(make_checkpoint, tmp_path):
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
-        assert (address := re.search(r"http://127\.0\.0\.1:\d+", line)), line + process.stdout.read()
+        address = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert address, line + process.stdout.read()
         yield address[0], tmp_path / "tmp"
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=60) == ("", None)
