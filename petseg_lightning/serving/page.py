@@ -76,7 +76,7 @@ def _page(service: Service, examples: Sequence[tuple[Path, str]]) -> gr.Blocks:
             [(_thumbnail(path), name) for path, name in examples],
             label="Examples: choose one",
             columns=6,
-            height="auto",
+            height=210,
             object_fit="contain",
             allow_preview=False,
             interactive=False,
