@@ -310,3 +310,15 @@ def _remember(key: str, known: dict[str, Any]) -> None:
             except (OSError, ValueError, TypeError):
                 content = {}
             write_json(store, {**content, key: known})
+
+
+def usable_device(name: str) -> str:
+    """The device of a name, `auto` for the fastest here. Raises InputError where it cannot be used."""
+    if name == "auto":
+        return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"device={name} cannot be used here ({reason}); give auto or cpu") from error
+    return name

@@ -3,6 +3,7 @@
 import io
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -14,28 +15,44 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  #
 _HEIF = (".heic", ".heif")
 
 
-def read_image(path: Path) -> Image.Image:
+class TooLargeError(InputError):
+    """A picture beyond a limit."""
+
+
+def read_image(path: Path, file: BinaryIO | None = None, max_pixels: float = float("inf")) -> Image.Image:
     """A decoded picture as RGB, as a viewer shows it: upright by its EXIF, the first frame of several.
 
     What is transparent becomes white, 16 bits become 8, and CMYK is converted by the profile in the file. `info` of
     the result has the "icc_profile" of the pixels, where the file has one.
 
+    Args:
+        path: of the file.
+        file: its content, where that is elsewhere; `path` is its name then.
+        max_pixels: that it may have, beside Pillow's own limit.
+
     Raises:
+        TooLargeError: it has more pixels; they are not decoded.
         InputError: it cannot be read, with the reason.
     """
     if str(path).lower().endswith(_HEIF):
         _register_heif(path)
+    source = str(path) if file is None else file
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
+            if image.width * image.height > max_pixels:
+                raise TooLargeError(_too_large(path, max_pixels))
             return _as_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise InputError(
-            f"{path}: has more than {limit} million pixels; save it smaller, or cut it into pieces"
-        ) from error
+        raise TooLargeError(_too_large(path, min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or 0)))) from error
+    except InputError:
+        raise
     except UNREADABLE as error:
-        reason = str(error).replace(f" {str(path)!r}", "")  # Pillow's own mention of it
+        reason = str(error).replace(f" {source!r}", "")  # Pillow's own mention of it
         raise InputError(f"{path}: cannot be read as a picture ({reason}); repair or remove it") from error
+
+
+def _too_large(path: Path, max_pixels: float) -> str:
+    return f"{path}: has more than {max_pixels / 10**6:.3g} million pixels; save it smaller, or cut it into pieces"
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

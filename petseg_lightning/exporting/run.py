@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from PIL import Image
 from rich.console import Console
 
 from petseg_lightning.data.datamodule import SegmentationDataModule
-from petseg_lightning.data.drawing.breeds import BREEDS
-from petseg_lightning.data.drawing.picture import draw_picture
+from petseg_lightning.data.drawing.picture import sample_picture
 from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.errors import InputError
 from petseg_lightning.exporting.agreement import compare, mean_iou
@@ -26,7 +24,6 @@ from petseg_lightning.scoring import with_data_of
 from petseg_lightning.training import build_datamodule
 
 ANYWHERE = "data"  # where an export says that its data are, in place of the folder of whoever trained it
-DRAWN_SIZE = 512  # longer side of drawn pictures
 COMPARED = 8  # pictures on which an export is compared with its model
 CALIBRATED = 128  # validation pictures, at most, from which int8 takes its ranges
 SAME_CLASS = 0.999  # share of the pixels that must have the same class in fp32
@@ -55,7 +52,7 @@ def export(cfg: DictConfig) -> Path:
     module.description |= {"data": _without_places(trained_on)}
     card = model_card(module, path, folder, cfg.license, cfg.format, cfg.precision)
     if cfg.format == "bundle":
-        golden = _drawn(0) if cfg.golden is None else read_image(Path(cfg.golden))
+        golden = sample_picture(0) if cfg.golden is None else read_image(Path(cfg.golden))
         write_bundle(folder, module, golden, card)
         load_module(folder)
         checked = "loads and reproduces its golden sample"
@@ -118,14 +115,9 @@ def _pictures(datamodule: SegmentationDataModule | None, number: int) -> list[np
 
 def drawn_pictures(number: int, size: int | None = None) -> list[np.ndarray]:
     """Drawn pets, uint8 (H,W,3), of their own sizes or (size,size,3)."""
-    pictures = (_drawn(seed) for seed in range(number))
+    pictures = (sample_picture(seed) for seed in range(number))
     return [np.asarray(one if size is None else one.resize((size, size))) for one in pictures]
 
 
 def _without_places(data: dict[str, Any]) -> dict[str, Any]:
     return {key: ANYWHERE if key == "root" else None if key == "cache_dir" else value for key, value in data.items()}
-
-
-def _drawn(seed: int) -> Image.Image:
-    picture, _ = draw_picture(np.random.default_rng(seed), BREEDS[seed % len(BREEDS)], DRAWN_SIZE)
-    return Image.fromarray(picture)

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 from torch import Tensor
 
+from petseg_lightning.compute import usable_device
 from petseg_lightning.config import plain
 from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.errors import InputError
@@ -51,7 +52,9 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
     values = plain(cfg)
     models = [find_model(path) for path in (values["ckpt"] if isinstance(values["ckpt"], list) else [values["ckpt"]])]
     sources = find_pictures(values["source"], output)
-    predictor = Predictor.load(*models, device=_device(cfg.device), tta=cfg.tta, tiling=cfg.tiling, backend=cfg.backend)
+    predictor = Predictor.load(
+        *models, device=usable_device(cfg.device), tta=cfg.tta, tiling=cfg.tiling, backend=cfg.backend
+    )
     settings = {
         "models": [_digest(path) for path in models],
         "classes": list(predictor.class_names),
@@ -146,18 +149,6 @@ def _write(
         begin = perf_counter()
         row = results.write(source, predictor.finish(image, logits))
         return {**row, "seconds": round(seconds + perf_counter() - begin, 4)}
-
-
-def _device(name: str) -> str:
-    """The device of a name, `auto` for the fastest here. Raises InputError where it cannot be used."""
-    if name == "auto":
-        return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"device={name} cannot be used here ({reason}); give auto or cpu") from error
-    return name
 
 
 def _digest(path: Path) -> str:

@@ -2,9 +2,10 @@
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from petseg_lightning.data.drawing.backgrounds import BACKGROUNDS
-from petseg_lightning.data.drawing.breeds import Breed, make_coat
+from petseg_lightning.data.drawing.breeds import BREEDS, Breed, make_coat
 from petseg_lightning.data.drawing.pen import Canvas, Pixels, blended, chosen, ellipse
 from petseg_lightning.data.drawing.pets import POSES
 from petseg_lightning.data.drawing.scene import OCCLUDERS, SHADOW, Scene
@@ -38,6 +39,12 @@ def draw_picture(rng: np.random.Generator, breed: Breed, size: int) -> tuple[Pix
             break
     image = cv2.resize(canvas.image, (width, height), interpolation=cv2.INTER_AREA)
     return _photographed(image, rng), trimap
+
+
+def sample_picture(seed: int, size: int = 512) -> Image.Image:
+    """A picture to show something with, where there are no others: RGB, `size` pixels at its longer side."""
+    picture, _ = draw_picture(np.random.default_rng(seed), BREEDS[seed % len(BREEDS)], size)
+    return Image.fromarray(picture)
 
 
 def make_trimap(visible: np.ndarray, border_width: float) -> Pixels:

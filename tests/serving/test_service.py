@@ -1,0 +1,46 @@
+"""What the page writes, and for how long."""
+
+import os
+from time import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", reason="the extra `app` is not here")
+
+from petseg_lightning.inference.predictor import Predictor
+from petseg_lightning.serving.service import KINDS, Service
+
+
+@pytest.fixture
+def service(make_checkpoint, tmp_path) -> Service:
+    folder = tmp_path / "app"
+    for name in ("results", "uploads"):
+        (folder / name).mkdir(parents=True)
+    return Service(Predictor.load(make_checkpoint()), folder, max_megabytes=1, max_megapixels=1, concurrency=1)
+
+
+def test_stored_results_are_those_of_the_predictor_in_full_and_small(service):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 1500, 3), np.uint8)
+    prediction = service.predictor(noise)
+    folder = service.folder / "results" / service.store(prediction)
+    for kind in KINDS:
+        with Image.open(folder / f"{kind}.png") as stored:
+            np.testing.assert_array_equal(np.asarray(stored), np.asarray(getattr(prediction, kind)))
+    for kind in (*KINDS, "picture"):
+        with Image.open(folder / f"{kind}.webp") as preview:
+            assert preview.size == (1280, 26)
+
+
+def test_only_what_is_old_is_removed(service):
+    results, uploads = service.folder / "results", service.folder / "uploads"
+    for folder in (results / "old", results / "new"):
+        folder.mkdir()
+        (folder / "mask.png").touch()
+    for path in (uploads / "tmpold", uploads / "tmpnew", uploads / "example"):
+        path.touch()
+    for path in (results / "old", uploads / "tmpold", uploads / "example"):
+        os.utime(path, (time() - 700,) * 2)
+    service.remove_older(600)
+    assert sorted(path.name for path in service.folder.glob("*/*")) == ["example", "new", "tmpnew"]
