@@ -48,6 +48,7 @@ def serve(cfg: DictConfig) -> None:
             *(ckpt if isinstance(ckpt, list) else [ckpt]),
             device=usable_device(cfg.device),
             tta=cfg.tta,
+            tiling=cfg.tiling,
             backend=cfg.backend,
         )
         with TemporaryDirectory(prefix="petseg_app_") as folder, suppress(KeyboardInterrupt):

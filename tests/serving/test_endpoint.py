@@ -40,8 +40,8 @@ def bomb(side: int = 60_000) -> bytes:
 class SlowForSquares(Predictor):
     """Does not finish a square picture before it is allowed to."""
 
-    def __init__(self, members) -> None:
-        super().__init__(members)
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
         self.begun, self.released = Event(), Event()
 
     def finish(self, image, logits):
