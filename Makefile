@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCE ?= docs/chelsea.jpg
+SOURCE ?= petseg_lightning/serving/chelsea.jpg
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train predict test test-slow lint format tensorboard lock clean

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOK, PICTURE = ROOT / "notebooks/use_a_model.ipynb", ROOT / "docs/chelsea.jpg"
+NOTEBOOK, PICTURE = ROOT / "notebooks/use_a_model.ipynb", ROOT / "petseg_lightning/serving/chelsea.jpg"
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ TEMPLATES = Environment(
 )
 WRAPPING = 100_000  # bytes of a request beside its file
 ERRORS: dict[int | str, dict[str, Any]] = {
-    413: {"description": "The picture is too large; `detail` says in a line what the limit is"},
-    422: {"description": "No picture, or one that cannot be read; `detail` says in a line what is wrong"},
+    413: {"description": "The picture is too large; detail says in a line what the limit is"},
+    422: {"description": "No picture, or one that cannot be read; detail says in a line what is wrong"},
 }
 
 
@@ -40,8 +40,8 @@ def make_endpoint(service: Service) -> FastAPI:
     async def predict(picture: UploadFile, output: Literal["cutout", "mask", "overlay", "json"] = "cutout") -> Response:
         """Predict a picture.
 
-        `output` is the PNG to get: the `cutout` with a soft edge, the `mask` of class ids or the `overlay` of classes;
-        or `json`: size, share of each class, box around what is not background, confidence.
+        The output is a PNG: the cutout with a soft edge, the mask of class ids or the overlay of classes; or json:
+        size, share of each class, box around what is not background, confidence.
         """
         return await service.run(_answer, service, picture, output)
 

@@ -109,10 +109,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _examples(source: str | None, folder: Path) -> list[tuple[Path, str]]:
-    """The files of the examples, with their names; drawn ones where there is no source."""
+    """The files of the examples, with their names; a photograph and a drawing where there is no source."""
     if source is not None:
         return [(found.path, found.path.name) for found in find_pictures(source, folder)]
-    drawn = [(folder / f"drawn_{number}.png", f"Drawn pet {number}") for number in (1, 2)]
-    for seed, (path, _) in enumerate(drawn):
-        sample_picture(seed).save(path)
-    return drawn
+    drawn = folder / "drawn.png"
+    sample_picture(seed=1).save(drawn)
+    return [(Path(__file__).with_name("chelsea.jpg"), "Chelsea"), (drawn, "A drawn dog")]  # by Stéfan van der Walt, CC0

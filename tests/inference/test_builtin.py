@@ -23,7 +23,7 @@ def test_is_a_bundle_of_4_mb_at_most_that_reproduces_its_golden_sample():
 
 
 def test_finds_a_cat():
-    prediction = Predictor.load("builtin")(ROOT / "docs/chelsea.jpg")
+    prediction = Predictor.load("builtin")(ROOT / "petseg_lightning/serving/chelsea.jpg")
     head = np.asarray(prediction.cutout)[..., 3][100:250, 130:330]  # between the ears, down to the nose
     assert (head > 250).mean() > 0.98
     corner = np.asarray(prediction.cutout)[..., 3][:80, 425:]  # behind it
@@ -31,7 +31,7 @@ def test_finds_a_cat():
 
 
 def test_all_orientations_of_a_picture_have_the_same_mask_turned(tmp_path):
-    predictor, picture = Predictor.load("builtin"), Image.open(ROOT / "docs/chelsea.jpg")
+    predictor, picture = Predictor.load("builtin"), Image.open(ROOT / "petseg_lightning/serving/chelsea.jpg")
     upright = predictor(picture).classes
     turned = {  # how a picture of this EXIF orientation is stored
         *((1, None), (2, Image.Transpose.FLIP_LEFT_RIGHT), (3, Image.Transpose.ROTATE_180)),

@@ -108,7 +108,7 @@ def test_clicking_through_the_page(app, page, make_checkpoint, tmp_path):
     page.evaluate(PASTE, "no picture")
     page.get_by_text("pasted.png: cannot be read").wait_for()
     page.get_by_role("button", name="Thumbnail 1 of 2").press("Enter")
-    page.get_by_role("article", name="Result of Drawn pet 1").wait_for()
+    page.get_by_role("article", name="Result of Chelsea").wait_for()
 
 
 @pytest.mark.parametrize(
