@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from petseg_lightning import __version__
 from petseg_lightning.data.picture_file import TooLargeError
 from petseg_lightning.errors import InputError
+from petseg_lightning.inference.predictor import Prediction
 from petseg_lightning.predicting.results import describe
 from petseg_lightning.serving.service import Service, png
 
@@ -67,10 +68,12 @@ def make_endpoint(service: Service) -> FastAPI:
 
 
 def _answer(service: Service, picture: UploadFile, output: str) -> Response:
-    prediction = service.predict(picture.filename or "picture", picture.file)
-    if output == "json":
-        return JSONResponse(describe(prediction))
-    return Response(png(prediction, output), media_type="image/png")
+    def rendered(prediction: Prediction) -> Response:
+        if output == "json":
+            return JSONResponse(describe(prediction))
+        return Response(png(prediction, output), media_type="image/png")
+
+    return service.predict(picture.filename or "picture", picture.file, rendered)
 
 
 class _BodyLimit:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from petseg_lightning.data.picture_file import PICTURE_ENDINGS, read_image
 from petseg_lightning.errors import InputError
+from petseg_lightning.inference.predictor import Prediction
 from petseg_lightning.pictures import class_colours
 from petseg_lightning.predicting.results import describe
 from petseg_lightning.serving.endpoint import TEMPLATES
@@ -106,19 +107,21 @@ async def _predict_all(service: Service, pictures: Sequence[tuple[Path, str]]) -
 
 
 def _result(service: Service, path: Path, name: str) -> str:
+    def rendered(prediction: Prediction) -> str:
+        return TEMPLATES.get_template("result.html.j2").render(
+            name=name,
+            stem=PurePath(name).stem,
+            row=describe(prediction),
+            token=service.store(prediction),
+            kinds=KINDS,
+            colours=class_colours(prediction.class_names),
+        )
+
     try:
         with path.open("rb") as file:
-            prediction = service.predict(name, file)
+            return service.predict(name, file, rendered)
     except FileNotFoundError as error:
         raise InputError(f"{name}: is no longer here; give it again") from error
-    return TEMPLATES.get_template("result.html.j2").render(
-        name=name,
-        stem=PurePath(name).stem,
-        row=describe(prediction),
-        token=service.store(prediction),
-        kinds=KINDS,
-        colours=class_colours(prediction.class_names),
-    )
 
 
 def _status(text: str = "", errors: Sequence[str] = ()) -> str:

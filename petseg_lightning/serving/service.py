@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from petseg_lightning.data.picture_file import TooLargeError, read_image
 from petseg_lightning.inference.predictor import Prediction, Predictor
+from petseg_lightning.predicting.results import LARGE
 
 KINDS = ("cutout", "overlay", "mask")  # pictures of a prediction
 KEPT = 600  # seconds that a result waits for its download
@@ -44,6 +46,7 @@ class Service:
     concurrency: int
     _limiter: anyio.CapacityLimiter = field(init=False)
     _network: Lock = field(init=False, default_factory=Lock)  # not every runtime takes two calls at once
+    _large: Lock = field(init=False, default_factory=Lock)  # each takes gigabytes
 
     def __post_init__(self) -> None:
         self._limiter = anyio.CapacityLimiter(self.concurrency)
@@ -52,8 +55,8 @@ class Service:
         """Call it in a thread, when it is its turn; whoever waited longest is next."""
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
 
-    def predict(self, name: str, file: BinaryIO) -> Prediction:
-        """Predict an uploaded file.
+    def predict(self, name: str, file: BinaryIO, use: Callable[[Prediction], T]) -> T:
+        """What `use` makes of the prediction of an uploaded file; of large pictures one at a time.
 
         Raises:
             TooLargeError: it is beyond a limit.
@@ -64,9 +67,10 @@ class Service:
             raise TooLargeError(f"{name}: has more than {self.max_megabytes:g} MB; save it smaller")
         file.seek(0)
         image = read_image(Path(name), file, self.max_megapixels * 1e6)
-        with self._network:
-            logits = self.predictor.logits([image])
-        return self.predictor.finish(image, [one[0] for one in logits])
+        with self._large if image.width * image.height > LARGE else nullcontext():
+            with self._network:
+                logits = self.predictor.logits([image])
+            return use(self.predictor.finish(image, [one[0] for one in logits]))
 
     def store(self, prediction: Prediction) -> str:
         """Write what the page shows, and what it offers; the name of the new folder, which nobody can guess."""

@@ -1,6 +1,9 @@
 """What the page writes, and for how long."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from threading import Event, Lock
 from time import time
 
 import numpy as np
@@ -9,7 +12,7 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="the extra `app` is not here")
 
-from petseg_lightning.inference.predictor import Predictor
+from petseg_lightning.inference.predictor import Prediction, Predictor
 from petseg_lightning.serving.service import KINDS, Service
 
 
@@ -44,3 +47,28 @@ def test_only_what_is_old_is_removed(service):
         os.utime(path, (time() - 700,) * 2)
     service.remove_older(600)
     assert sorted(path.name for path in service.folder.glob("*/*")) == ["example", "new", "tmpnew"]
+
+
+def test_large_pictures_come_one_at_a_time_and_small_ones_between(service, monkeypatch):
+    monkeypatch.setattr("petseg_lightning.serving.service.LARGE", 100 * 100)
+    files = {}
+    for side in (100, 101):
+        files[side] = BytesIO()
+        Image.new("RGB", (side, side)).save(files[side], "PNG")
+    inside, begun, small_done = Lock(), Event(), Event()
+
+    def use(prediction: Prediction) -> bool:
+        alone = inside.acquire(blocking=False)
+        begun.set()
+        assert small_done.wait(20)
+        prediction.cutout.load()
+        if alone:
+            inside.release()
+        return alone
+
+    with ThreadPoolExecutor(4) as pool:
+        large = [pool.submit(service.predict, "large.png", BytesIO(files[101].getvalue()), use) for _ in range(4)]
+        assert begun.wait(20)
+        assert service.predict("small.png", files[100], lambda prediction: prediction.image.size) == (100, 100)
+        small_done.set()
+        assert all(future.result() for future in large)
