@@ -1,5 +1,6 @@
 """How a failure is told to the user, and what of it is left behind."""
 
+import errno
 import os
 import shutil
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from petseg_lightning.errors import InputError
 
 HINT = "(PETSEG_TRACEBACK=1 shows where)"
+FULL, CLOSED = (f"{fix} or choose another place" for fix in ("free some space,", "give yourself access,"))
+ADVICE = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EACCES: CLOSED, errno.EPERM: CLOSED, errno.EROFS: CLOSED}
 
 
 def report(error: Exception, job: str = "") -> None:
@@ -44,7 +47,12 @@ def _users_mistake(error: Exception) -> str | None:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, InputError):
         return _one_line(text)
-    return f"{_one_line(text)} {HINT}" if isinstance(error, OSError) else None
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in ADVICE:
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{place}: {ADVICE[error.errno]} {HINT}"
+    return f"{_one_line(text)} {HINT}"
 
 
 def _one_line(text: str) -> str:

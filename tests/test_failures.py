@@ -1,3 +1,4 @@
+import errno
 import sys
 
 import pytest
@@ -35,3 +36,24 @@ def test_a_folder_is_only_removed_where_nothing_but_its_config_is_in_it(tmp_path
     for folder in (unused, used, empty, absent):
         remove_if_unused(folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "used"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device: free some space, or",
+        ),
+        (
+            OSError(errno.EACCES, "Permission denied", "a/b"),
+            "Permission denied (a/b): give yourself access, or",
+        ),
+        (OSError(errno.EIO, "Input/output error", "a/b"), "[Errno 5] Input/output error: 'a/b' (PETSEG_TRACEBACK=1"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_what_to_do(capsys, error, line):
+    report(error)
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {line}")
+    assert message.count("\n") == 1

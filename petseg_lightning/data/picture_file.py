@@ -47,7 +47,9 @@ def read_image(path: Path, file: BinaryIO | None = None, max_pixels: float = flo
     except InputError:
         raise
     except UNREADABLE as error:
-        reason = str(error).replace(f" {source!r}", "")  # Pillow's own mention of it
+        reason = getattr(error, "strerror", None) or str(error).replace(
+            f" {source!r}", ""
+        )  # Pillow's own mention of it
         raise InputError(f"{path}: cannot be read as a picture ({reason}); repair or remove it") from error
 
 
