@@ -77,10 +77,11 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
                     results.add(outcome)
                 progress.advance(bar)
         rows = results.write_tables(sources, predictor.forecast)
-    _print_end(console, rows, len(sources) - len(todo), failed, output)
+    noun = "file" if any(source.is_video for source in sources) else "picture"
+    _print_end(console, rows, noun, len(sources) - len(todo), failed, output)
     if failed:
         more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-        raise InputError(f"{len(failed)} of {len(sources)} pictures are missing: {'; '.join(failed[:NAMED])}{more}")
+        raise InputError(f"{len(failed)} of {len(sources)} {noun}s are missing: {'; '.join(failed[:NAMED])}{more}")
     return rows
 
 
@@ -168,9 +169,11 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f} pictures/s", style="progress.data.speed")
 
 
-def _print_end(console: Console, rows: list[dict[str, Any]], before: int, failed: list[str], output: Path) -> None:
+def _print_end(
+    console: Console, rows: list[dict[str, Any]], noun: str, before: int, failed: list[str], output: Path
+) -> None:
     there = f", {before:,} of them before" if before else ""
-    console.print(f"{len(rows):,} {'picture' if len(rows) == 1 else 'pictures'} predicted{there}", highlight=False)
+    console.print(f"{len(rows):,} {noun}{'' if len(rows) == 1 else 's'} predicted{there}", highlight=False)
     for message in failed:
         console.print(f"left out  {message}", soft_wrap=True, highlight=False, markup=False)
     if rows:

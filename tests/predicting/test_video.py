@@ -193,7 +193,7 @@ def test_no_overlays_leave_a_row(run, tmp_path):
     assert not list((tmp_path / "results").rglob("*/*"))
 
 
-def test_videos_that_cannot_be_read_do_not_stop_the_others(run, tmp_path):
+def test_videos_that_cannot_be_read_do_not_stop_the_others(run, tmp_path, capsys):
     write_clip(tmp_path / "good.mp4")
     whole = write_clip(tmp_path / "cut.mp4", frames=40).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
@@ -205,8 +205,9 @@ def test_videos_that_cannot_be_read_do_not_stop_the_others(run, tmp_path):
     Image.new("RGB", (40, 40), "green").save(tmp_path / "a.png")
     names = ("cut.mp4", "empty.mkv", "good.mp4", "sound.mp4", "a.png")
     (tmp_path / "list.txt").write_text("\n".join(names))
-    with pytest.raises(InputError, match=r"3 of 5 pictures are missing: .*cannot be read as a video \(it has no pict"):
+    with pytest.raises(InputError, match=r"3 of 5 files are missing: .*cannot be read as a video \(it has no pict"):
         run(tmp_path / "list.txt")
+    assert "2 files predicted\n" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "results/predictions.csv")
     assert table["name"].tolist() == ["good", "a"]
     assert table["frames"].fillna(0).tolist() == [7, 0]
