@@ -12,7 +12,11 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="the extra `app` is not here")
 
+from fastapi.testclient import TestClient
+
+from petseg_lightning.config import compose
 from petseg_lightning.inference.predictor import Prediction, Predictor
+from petseg_lightning.serving.run import make_app
 from petseg_lightning.serving.service import KINDS, Service
 
 
@@ -72,3 +76,13 @@ def test_large_pictures_come_one_at_a_time_and_small_ones_between(service, monke
         assert service.predict("small.png", files[100], lambda prediction: prediction.image.size) == (100, 100)
         small_done.set()
         assert all(future.result() for future in large)
+
+
+def test_the_server_removes_what_is_old_while_it_runs(make_checkpoint, monkeypatch, tmp_path):
+    removed = Event()
+    monkeypatch.setattr(Service, "remove_older", lambda _, seconds: seconds == 600 and removed.set())
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back in the end
+    monkeypatch.setattr("petseg_lightning.serving.page.SWEEP", 1)
+    cfg = compose("app", ["ckpt=x"], output_dir=".")
+    with TestClient(make_app(cfg, Predictor.load(make_checkpoint()), tmp_path)):
+        assert removed.wait(20)
