@@ -20,7 +20,7 @@ LARGE = 8_000_000  # pixels; of larger pictures one is finished at a time, as ea
 JOURNAL, SETTINGS = "predictions.jsonl", "settings.json"
 VIDEO_ENDING = ".mp4"
 FOUND = 0.8  # share of the bad pictures that a review should find
-_NONE_EXPECTED = 0.5  # bad pictures; of fewer none is more likely than any
+_NONE_EXPECTED = 0.05  # fewer bad pictures than this are none
 _QUICK = 1  # level of PNG compression: larger files by a tenth, several times faster
 
 
@@ -140,6 +140,8 @@ def review_advice(rows: Iterable[Mapping[str, Any]]) -> str | None:
         return None
     if (expected := sum(risks)) < _NONE_EXPECTED:
         return f"no bad pictures expected (mean IoU below {BAD_MIOU})"
+    if len(risks) == 1:
+        return f"the picture is bad (mean IoU below {BAD_MIOU}) with a probability of {expected:.0%}"
     return (
         f"look at the first {number_to_look_at(np.array(risks), FOUND)} of {len(risks):,} in review.csv: about "
         f"{FOUND:.0%} of the {expected:.1f} that are expected to be bad (mean IoU below {BAD_MIOU})"

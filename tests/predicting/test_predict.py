@@ -112,6 +112,10 @@ def test_how_much_of_the_review_to_look_at(run, make_checkpoint, tmp_path, capsy
         f"look at the first {enough} of 5 in review.csv: about 80% of the {review['risk'].sum():.1f} that are expected"
     )
     assert line in capsys.readouterr().out
+    one = tmp_path / "one"
+    run(f"ckpt={make_checkpoint('f.ckpt', forecast=forecast)}", f"source={tmp_path}/photos/a.png", f"output={one}")
+    risk = pd.read_csv(one / "review.csv")["risk"].item()
+    assert f"the picture is bad (mean IoU below 0.5) with a probability of {risk:.0%}" in capsys.readouterr().out
     sure = {**forecast, "intercept": 9}
     assert [row["risk"] for row in run(f"ckpt={make_checkpoint('s.ckpt', forecast=sure)}", "overwrite=true")] == [0] * 5
     assert "no bad pictures expected" in capsys.readouterr().out
