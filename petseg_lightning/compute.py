@@ -1,6 +1,5 @@
 """How the arithmetic of a training is done: precision, memory format, compilation; chosen by measuring."""
 
-import ctypes
 import hashlib
 import json
 import logging
@@ -16,22 +15,26 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import Tensor, nn
+from torch import Tensor
 
 from petseg_lightning.data.dataset import Batch
-from petseg_lightning.environment import processor
+from petseg_lightning.devices import (
+    AUTOCAST,
+    device_name,
+    has_units_for,
+    keep_freed_memory,
+    lay_channels_last,
+    synchronize,
+)
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import write_json
 from petseg_lightning.module import SegmentationModule
 
 log = logging.getLogger(__name__)
 
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 WORTH_MEASURING = 200  # steps; a shorter training is over before a choice has paid
 WORTH_COMPILING = 600.0  # seconds of training, since compiling takes up to one minute
 MIN_GAIN = 1.1  # how many times faster than the plain way another one must be
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-FEW_CHANNELS = 8  # fewer of them, last in memory, do not fill a vector of a CPU
 CPU_BATCH = 4  # pictures: per picture as fast as more of them, and measured sooner
 
 
@@ -201,54 +204,6 @@ def training_step(
     return step
 
 
-def lay_channels_last(network: nn.Module) -> None:
-    """Order the values of a network's weights, and so those of its features, with the channels last.
-
-    On a CPU, batch normalization of few channels gets them first all the same, which is ten times faster there.
-    """
-    network.to(memory_format=torch.channels_last)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d) and layer.num_features < FEW_CHANNELS:
-            layer.register_forward_pre_hook(_channels_first_on_cpu)
-
-
-def _channels_first_on_cpu(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    (features,) = inputs
-    return (features.contiguous() if features.device.type == "cpu" else features,)
-
-
-def keep_freed_memory() -> None:
-    """Let the allocator keep what tensors free, instead of giving it back and asking for it at every step.
-
-    The kernel clears each page that it hands out, which takes up to a third of a forward pass on a CPU. Where the C
-    library is not glibc, nothing happens.
-    """
-    with suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def device_name(device: torch.device) -> str:
-    """The model of a GPU or of the processor."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-
-
-def has_units_for(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the device computes in a short floating-point type by itself; a CPU without them is slow at it."""
-    if device.type == "cpu":
-        return dtype is torch.bfloat16 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return device.type != "cuda" or dtype is torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def _by_capability(device: torch.device) -> str:
     """The fastest precision that the device has units for."""
     if device.type == "cuda":
@@ -310,15 +265,3 @@ def _remember(key: str, known: dict[str, Any]) -> None:
             except (OSError, ValueError, TypeError):
                 content = {}
             write_json(store, {**content, key: known})
-
-
-def usable_device(name: str) -> str:
-    """The device of a name, `auto` for the fastest here. Raises InputError where it cannot be used."""
-    if name == "auto":
-        return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"device={name} cannot be used here ({reason}); give auto or cpu") from error
-    return name

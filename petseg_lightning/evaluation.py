@@ -32,6 +32,7 @@ from petseg_lightning.metrics.scores import scores
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.pictures import class_colours, confusion_figure
 from petseg_lightning.run_pictures import write_pictures
+from petseg_lightning.segmenter import Segmenter
 
 PER_CLASS = ("iou", "dice", "precision", "recall")
 FOUND = (0.5, 0.8, 0.95)  # shares of the bad pictures, of which metrics.json says what it takes to find them
@@ -197,7 +198,7 @@ def evaluate(
     return Evaluation(module, datamodule, splits, recorder.tables)
 
 
-def own_protocol(module: SegmentationModule, datamodule: SegmentationDataModule) -> Protocol:
+def own_protocol(module: Segmenter, datamodule: SegmentationDataModule) -> Protocol:
     """The protocol of the model's own classes. Raises InputError where the data cannot be scored in them."""
     for protocol in protocols_for(module.target.class_names, datamodule.target.part_names):
         if protocol.target.name == module.target.name:

@@ -1,44 +1,36 @@
-"""The Lightning module: network, loss and metrics meet only here."""
+"""The Lightning module: model, loss and metrics meet only here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from petseg_lightning.data.dataset import Batch
-from petseg_lightning.data.targets import IGNORE, Target
+from petseg_lightning.data.targets import Target
 from petseg_lightning.errors import InputError
-from petseg_lightning.metrics.confusion import ConfusionMatrix, confusion_counts
+from petseg_lightning.metrics.confusion import confusion_counts
+from petseg_lightning.metrics.confusion_matrix import ConfusionMatrix
 from petseg_lightning.metrics.protocols import merge_counts
 from petseg_lightning.metrics.scores import scores
+from petseg_lightning.segmenter import CHECKPOINT_KEY, Segmenter, classes, resize_logits
 
-CHECKPOINT_KEY = "petseg_lightning"
 
-
-class SegmentationModule(LightningModule):
-    """A network with its preprocessing, trained with a loss and scored by one confusion matrix.
+class SegmentationModule(Segmenter, LightningModule):
+    """A model that is trained with a loss and scored by one confusion matrix.
 
     Args:
-        network: normalized images (B,3,H,W) -> logits (B,K,H,W).
+        network, target, mean, std, description: see `Segmenter`.
         loss: (logits, masks (B,H,W) int64, 255 = ignored) -> scalar.
-        target: the classes, and which class each part of a mask is.
-        mean, std: of RGB in 0..1; the module normalizes by itself.
         optimizer: named parameters, or groups of them -> optimizer. A group's `lr_scale` is its part of the rate.
         scheduler: optimizer -> scheduler of torch or timm, or None for a constant rate.
         total_steps_argument: the scheduler's argument that takes the number of steps of the training.
         interval, monitor: when the scheduler steps, and on which logged value.
         mixing: (batch, epoch, number of the batch, rank) -> the batch to train on; None: as it is.
-        description: plain values stored in every checkpoint: what rebuilds this module.
     """
-
-    mean: Tensor
-    std: Tensor
-    class_of_part: Tensor
 
     def __init__(
         self,
@@ -55,32 +47,24 @@ class SegmentationModule(LightningModule):
         mixing: Callable[[Batch, int, int, int], Batch] | None = None,
         description: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.network, self.loss, self.target, self.mixing = network, loss, target, mixing
+        super().__init__(network, target, mean, std, description)
+        self.loss, self.mixing = loss, mixing
         self.build_optimizer, self.build_scheduler = optimizer, scheduler
         self.total_steps_argument = total_steps_argument
         self.scheduler_options = {"interval": interval, "monitor": monitor}
-        self.description = dict(description or {})
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        lookup = torch.full((256,), IGNORE)
-        lookup[: len(target.part_to_class)] = torch.tensor(target.part_to_class)
-        self.register_buffer("class_of_part", lookup, persistent=False)
         self.confusion = ConfusionMatrix(len(target.part_names), len(target.class_names))
         self._compiled: Callable[[Tensor], Tensor] = network.forward
         self._compiled_size = 0
 
+    @classmethod
+    def of(cls, model: Segmenter) -> Self:
+        """A trained model, to be scored."""
+        mean, std = (values.flatten().tolist() for values in (model.mean, model.std))
+        return cls(model.network, nn.Identity(), model.target, mean, std, description=model.description).eval()
+
     def compile_training(self, batch_size: int) -> None:
         """Compile the network for training steps on batches of this size; everything else stays eager."""
         self._compiled, self._compiled_size = torch.compile(self.network.forward, dynamic=False), batch_size
-
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 RGB images (B,3,H,W) -> logits (B,K,H,W)."""
-        return self.network(self.normalized(images))
-
-    def normalized(self, images: Tensor) -> Tensor:
-        """uint8 RGB images (B,3,H,W) -> what the network takes, float32 of the same shape."""
-        return images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
 
     def _classes(self, parts: Tensor) -> Tensor:
         return self.class_of_part.index_select(0, parts.flatten().int()).view_as(parts)
@@ -197,13 +181,3 @@ class SegmentationModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Other weights have another temperature."""
         self.description["temperature"] = checkpoint[CHECKPOINT_KEY].get("temperature", 1.0)
-
-
-def classes(logits: Tensor) -> Tensor:
-    """The most likely class of each pixel: logits (B,K,H,W) -> uint8 (B,H,W)."""
-    return logits.max(dim=1).indices.byte()  # argmax is 20 times slower where the channels are first
-
-
-def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits (B,K,h,w) at another resolution (B,K,H,W), bilinear: how a prediction returns to its picture's size."""
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False, antialias=False)

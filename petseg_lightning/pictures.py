@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from itertools import chain, count
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 from petseg_lightning.metrics.confusion import IGNORE
 
@@ -30,8 +32,12 @@ def class_colours(class_names: Sequence[str]) -> dict[str, str]:
         if name in _COLOURS and _COLOURS[name] not in own.values():
             own[name] = _COLOURS[name]
     turns = (hsv_to_rgb(i * 0.618 % 1, 0.45 + 0.4 * (i % 2), 0.8) for i in count())
-    free = (colour for colour in chain(_OTHERS, map(to_hex, turns)) if colour not in own.values())
+    free = (colour for colour in chain(_OTHERS, map(_hex, turns)) if colour not in own.values())
     return {name: own.get(name) or next(free) for name in class_names}
+
+
+def _hex(colour: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * value):02x}" for value in colour)
 
 
 def overlay(image: np.ndarray, classes: np.ndarray, colours: Sequence[str], opacity: float = 0.6) -> np.ndarray:
@@ -80,8 +86,10 @@ def panel(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], tile: int
     return sheet
 
 
-def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
+def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> "Figure":
     """A confusion matrix of counts (K,K), row = truth: shares of each row, with the counts below them."""
+    from matplotlib.figure import Figure
+
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = 2.2 + 1.0 * len(class_names)
     figure = Figure(figsize=(side, side * 0.9), dpi=120, layout="constrained")

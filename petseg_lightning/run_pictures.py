@@ -10,21 +10,21 @@ from PIL import Image
 
 from petseg_lightning.data.dataset import Item, SegmentationDataset, collate
 from petseg_lightning.files import replacing, write_json
-from petseg_lightning.module import SegmentationModule
 from petseg_lightning.pictures import class_colours, overlay
+from petseg_lightning.segmenter import Segmenter
 
 NUM_GRID, NUM_WORST = 12, 12
 
 
-def predict_item(module: SegmentationModule, item: Item) -> tuple[np.ndarray, np.ndarray]:
+def predict_item(module: Segmenter, item: Item) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted classes of a data set's item, uint8 (H,W) each; 255 is ignored in the truth."""
     with torch.inference_mode():
-        prediction = module(collate([item])["image"].to(module.device)).argmax(1)[0]
+        prediction = module(collate([item])["image"].to(module.mean.device)).argmax(1)[0]
     return module.class_of_part.byte().cpu().numpy()[item["parts"]], prediction.byte().cpu().numpy()
 
 
 def write_pictures(
-    folder: Path, module: SegmentationModule, dataset: SegmentationDataset, indices: np.ndarray, per_image: pd.DataFrame
+    folder: Path, module: Segmenter, dataset: SegmentationDataset, indices: np.ndarray, per_image: pd.DataFrame
 ) -> None:
     """Write picture, truth and prediction of images spread over the split, and of the worst ones.
 

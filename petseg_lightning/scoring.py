@@ -17,6 +17,7 @@ from petseg_lightning.inference.checkpoint import find_model, load_module
 from petseg_lightning.inference.exported import find_export
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.predictor_module import PredictorModule
+from petseg_lightning.module import SegmentationModule
 from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.report.page import write_report
 from petseg_lightning.summary import print_summary
@@ -46,7 +47,9 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     as_predicted = len(paths) > 1 or options != _PLAIN or find_export(paths[0]) is not None
     device = str(build(cfg.trainer, precision="32-true", logger=False).strategy.root_device) if as_predicted else ""
     module = (
-        PredictorModule(Predictor.load(*paths, device=device, **options)) if as_predicted else load_module(paths[0])
+        PredictorModule(Predictor.load(*paths, device=device, **options))
+        if as_predicted
+        else SegmentationModule.of(load_module(paths[0]))
     )
     cfg = with_data_of(cfg, module.description)
     datamodule = build_datamodule(cfg)

@@ -27,9 +27,10 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.evaluation import evaluate
 from petseg_lightning.files import write_json
 from petseg_lightning.inference.checkpoint import add_to_description, build_network, find_checkpoint, read_checkpoint
-from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
+from petseg_lightning.module import SegmentationModule
 from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.report.page import write_report
+from petseg_lightning.segmenter import CHECKPOINT_KEY
 from petseg_lightning.summary import print_summary
 
 log = logging.getLogger(__name__)

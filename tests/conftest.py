@@ -115,7 +115,7 @@ def make_checkpoint(make_module, tmp_path) -> Callable[..., Path]:
     """(name, arguments of make_module) -> the path of a checkpoint."""
     import torch
 
-    from petseg_lightning.module import CHECKPOINT_KEY
+    from petseg_lightning.segmenter import CHECKPOINT_KEY
 
     def make(name: str = "a.ckpt", **arguments) -> Path:
         module = make_module(**arguments)

@@ -106,6 +106,15 @@ def test_help_typos_and_reports_start_without_torch(module):
     assert {name: by for name, by in executed_by(module).items() if name in HEAVY} == {}
 
 
+@pytest.mark.parametrize(
+    "module",
+    [m for m in MODULES if part(m) in {"inference", "predicting", "serving"} and not m.endswith("predictor_module")],
+)
+def test_predicting_starts_without_what_only_training_needs(module):
+    unneeded = HEAVY - {"torch"} | {"matplotlib"}
+    assert {name: by for name, by in executed_by(module).items() if name in unneeded} == {}
+
+
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) == "report"])
 def test_report_imports_no_torch_even_later(module):
     assert not imports(module) & HEAVY

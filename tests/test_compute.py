@@ -12,17 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from petseg_lightning import compute
-from petseg_lightning.compute import (
-    WORTH_COMPILING,
-    WORTH_MEASURING,
-    Compute,
-    choose,
-    lay_channels_last,
-    random_batch,
-    training_step,
-    use,
-)
+from petseg_lightning.compute import WORTH_COMPILING, WORTH_MEASURING, Compute, choose, random_batch, training_step, use
 from petseg_lightning.data.targets import pet_target
+from petseg_lightning.devices import lay_channels_last
 from petseg_lightning.errors import InputError
 from petseg_lightning.losses.cross_entropy import CrossEntropyLoss
 from petseg_lightning.models.unet import UNet
@@ -260,7 +252,7 @@ class TestMemory:
         elif what == "threads":
             monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
         else:
-            monkeypatch.setattr(compute, "processor", lambda: "another one")
+            monkeypatch.setattr("petseg_lightning.devices.processor", lambda: "another one")
         chosen(module, batch, wanted)
         assert len(calls) == 2
         assert len(json.loads(store.read_text())) == 2

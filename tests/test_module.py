@@ -5,7 +5,8 @@ from torch import nn
 
 from petseg_lightning.data.targets import pet_target
 from petseg_lightning.losses.cross_entropy import CrossEntropyLoss
-from petseg_lightning.module import SegmentationModule, classes
+from petseg_lightning.module import SegmentationModule
+from petseg_lightning.segmenter import classes
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from petseg_lightning.benchmarking.rates import in_turn, median, ratios
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.callbacks.temperature import TemperatureScaling
-from petseg_lightning.compute import AUTOCAST
 from petseg_lightning.config import build
+from petseg_lightning.devices import AUTOCAST
 from petseg_lightning.training import build_datamodule, build_module, choose_compute
 
 

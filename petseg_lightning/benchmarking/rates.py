@@ -6,7 +6,7 @@ from time import perf_counter
 
 import torch
 
-from petseg_lightning.compute import synchronize
+from petseg_lightning.devices import synchronize
 
 Rates = dict[str, list[float]]
 

@@ -20,10 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from petseg_lightning.benchmarking.plain_loop import PlainLoop, PlainProcess
 from petseg_lightning.benchmarking.rates import Rates, median, ratios
 from petseg_lightning.callbacks.throughput import Throughput
-from petseg_lightning.compute import AUTOCAST, Compute, synchronize
+from petseg_lightning.compute import Compute
 from petseg_lightning.config import build, build_all
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.dataset import SegmentationDataset, collate
+from petseg_lightning.devices import AUTOCAST, synchronize
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.training import build_datamodule, build_module, choose_compute
 

@@ -13,9 +13,9 @@ from petseg_lightning.data.dataset import SegmentationDataset
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing
 from petseg_lightning.inference.checkpoint import load_module
-from petseg_lightning.module import SegmentationModule
 from petseg_lightning.pictures import class_colours, overlay
 from petseg_lightning.run_pictures import predict_item
+from petseg_lightning.segmenter import Segmenter
 
 
 def write_pictures(folder: Path, rows: Mapping[str, Iterable[int]], settings: Mapping[str, Setting]) -> None:
@@ -47,7 +47,7 @@ def write_pictures(folder: Path, rows: Mapping[str, Iterable[int]], settings: Ma
             _save(folder / f"{row:05d}_{key}.png", overlay(item["image"], prediction, colours))
 
 
-def _test_pictures(module: SegmentationModule, fingerprint: str | None) -> SegmentationDataset:
+def _test_pictures(module: Segmenter, fingerprint: str | None) -> SegmentationDataset:
     """The test split that a checkpoint names, read picture by picture."""
     data = {**module.description["data"], "cache": "none"}
     if "download" in data:

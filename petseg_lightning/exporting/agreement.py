@@ -12,7 +12,7 @@ from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.evaluation import own_protocol, protocol_scores
 from petseg_lightning.inference.member import Forward
 from petseg_lightning.metrics.confusion import confusion_counts
-from petseg_lightning.module import SegmentationModule, classes
+from petseg_lightning.segmenter import Segmenter, classes
 
 SIZES = ((1.0, 1.0), (0.75, 1.3), (1.6, 1.0))  # height and width of the pictures that are compared, in image_size
 
@@ -30,7 +30,7 @@ class Agreement:
     difference: float
 
 
-def compare(forward: Forward, module: SegmentationModule, pictures: Sequence[np.ndarray]) -> Agreement:
+def compare(forward: Forward, module: Segmenter, pictures: Sequence[np.ndarray]) -> Agreement:
     """Compare a function from uint8 images to logits with a model.
 
     Args:
@@ -53,7 +53,7 @@ def compare(forward: Forward, module: SegmentationModule, pictures: Sequence[np.
     return Agreement(same / total, difference)
 
 
-def mean_iou(forward: Forward, module: SegmentationModule, datamodule: SegmentationDataModule) -> float:
+def mean_iou(forward: Forward, module: Segmenter, datamodule: SegmentationDataModule) -> float:
     """Mean IoU on the validation split, in the model's classes, of a function from uint8 images to logits."""
     sizes = len(module.target.part_names), len(module.target.class_names)
     counts = torch.zeros(sizes, dtype=torch.int64)

@@ -9,15 +9,13 @@ from omegaconf import OmegaConf
 
 from petseg_lightning.inference.bundle import is_bundle
 from petseg_lightning.inference.checkpoint import BUILTIN, BUILTIN_FOLDER
-from petseg_lightning.module import SegmentationModule
+from petseg_lightning.segmenter import Segmenter
 
 _PLACES = ("data.root=", "data.cache_dir=", "paths.", "hydra.")
 _ABSENT = "\N{EN DASH}"
 
 
-def model_card(
-    module: SegmentationModule, path: Path, folder: Path, license: str | None, format: str, precision: str
-) -> str:
+def model_card(module: Segmenter, path: Path, folder: Path, license: str | None, format: str, precision: str) -> str:
     """The card of a model, in Markdown.
 
     Args:

@@ -18,9 +18,9 @@ from petseg_lightning.files import replacing_folder, write_text
 from petseg_lightning.inference.bundle import CARD, is_bundle, write_bundle
 from petseg_lightning.inference.checkpoint import find_model, load_module
 from petseg_lightning.inference.exported import FILES, find_export, runtime
-from petseg_lightning.module import SegmentationModule
 from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.scoring import with_data_of
+from petseg_lightning.segmenter import Segmenter
 from petseg_lightning.training import build_datamodule
 
 ANYWHERE = "data"  # where an export says that its data are, in place of the folder of whoever trained it
@@ -64,7 +64,7 @@ def export(cfg: DictConfig) -> Path:
     return folder
 
 
-def _write_graph(folder: Path, module: SegmentationModule, card: str, cfg: DictConfig, data: DictConfig) -> str:
+def _write_graph(folder: Path, module: Segmenter, card: str, cfg: DictConfig, data: DictConfig) -> str:
     """Write an ONNX, OpenVINO or torch.export folder; what its check found, in words."""
     backend, file, precision = runtime(cfg.format), FILES[cfg.format], cfg.precision
     if folder.exists() and any(folder.iterdir()) and not (is_bundle(folder) or find_export(folder)):

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing_folder, write_json, write_text
-from petseg_lightning.module import SegmentationModule
 from petseg_lightning.pictures import class_colours
+from petseg_lightning.segmenter import Segmenter
 
 FORMAT = 1  # to be raised with every change of what a bundle holds
 CONFIG, WEIGHTS, CARD, SUMS = "config.json", "model.safetensors", "README.md", "SHA256SUMS"
@@ -41,7 +41,7 @@ def is_bundle(path: str | Path) -> bool:
     return any((Path(path) / name).exists() for name in (CONFIG, WEIGHTS, SUMS))
 
 
-def write_bundle(folder: Path, module: SegmentationModule, golden: Image.Image, card: str) -> None:
+def write_bundle(folder: Path, module: Segmenter, golden: Image.Image, card: str) -> None:
     """Write a bundle, whole or not at all; another bundle in the folder is replaced.
 
     Args:
@@ -90,14 +90,14 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return content, weights
 
 
-def golden_logits(module: SegmentationModule, picture: Image.Image) -> Tensor:
+def golden_logits(module: Segmenter, picture: Image.Image) -> Tensor:
     """The logits (K,S,S) of a picture of the model's size S, in fp32."""
     images = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
     with torch.inference_mode():
         return module.eval()(images)[0].float().contiguous()
 
 
-def require_golden(folder: Path, module: SegmentationModule) -> None:
+def require_golden(folder: Path, module: Segmenter) -> None:
     """Refuse a model that does not say of the golden picture what it said when it was exported.
 
     Raises:

@@ -15,7 +15,7 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing
 from petseg_lightning.inference.bundle import is_bundle, read_bundle, require_golden
 from petseg_lightning.inference.exported import find_export
-from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
+from petseg_lightning.segmenter import CHECKPOINT_KEY, Segmenter
 
 BUILTIN = "builtin"  # the name of the model in the box: a small U-Net, its card says more
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin"
@@ -92,7 +92,7 @@ def build_network(model: dict[str, Any], num_classes: int) -> nn.Module:
     return getattr(import_module(module_name), class_name)(num_classes=num_classes, **arguments)
 
 
-def load_module(path: str | Path) -> SegmentationModule:
+def load_module(path: str | Path) -> Segmenter:
     """A trained model for evaluation or prediction, on the CPU, from a checkpoint, a run folder or a bundle.
 
     Raises:
@@ -104,12 +104,12 @@ def load_module(path: str | Path) -> SegmentationModule:
             f"{path} is an export, without the network itself; give the checkpoint or bundle it was made of"
         )
     if is_bundle(path):
-        module = _module(path, *read_bundle(path))
+        module = _model(path, *read_bundle(path))
         require_golden(path, module)
         return module
     checkpoint = read_checkpoint(path)
     weights = {name.removeprefix("network."): tensor for name, tensor in checkpoint["state_dict"].items()}
-    return _module(path, checkpoint[CHECKPOINT_KEY], weights)
+    return _model(path, checkpoint[CHECKPOINT_KEY], weights)
 
 
 def target_of(description: dict[str, Any]) -> Target:
@@ -120,7 +120,7 @@ def target_of(description: dict[str, Any]) -> Target:
     return Target(**stored)
 
 
-def _module(path: Path, description: dict[str, Any], weights: dict[str, Tensor]) -> SegmentationModule:
+def _model(path: Path, description: dict[str, Any], weights: dict[str, Tensor]) -> Segmenter:
     try:
         target = target_of(description)
         network = build_network(description["model"], len(target.class_names))
@@ -131,4 +131,4 @@ def _module(path: Path, description: dict[str, Any], weights: dict[str, Tensor])
             f"{path} does not fit this version of petseg_lightning ({' '.join(str(error).split())}); "
             f"use the version that wrote it ({description.get('version', 'unknown')})"
         ) from error
-    return SegmentationModule(network, nn.Identity(), target, description=description, **preprocessing).eval()
+    return Segmenter(network, target, description=description, **preprocessing).eval()

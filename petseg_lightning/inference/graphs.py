@@ -8,14 +8,14 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from petseg_lightning.errors import InputError
-from petseg_lightning.module import CHECKPOINT_KEY, SegmentationModule
+from petseg_lightning.segmenter import CHECKPOINT_KEY, Segmenter
 
 INPUT, OUTPUT = "images", "logits"
 METADATA = CHECKPOINT_KEY  # under which a graph holds its description, as JSON
 LONGEST = 16384  # side of an image, in pixels
 
 
-def trace(module: SegmentationModule) -> ExportedProgram:
+def trace(module: Segmenter) -> ExportedProgram:
     """The graph of a model in evaluation mode, normalization included.
 
     Raises:
@@ -36,13 +36,13 @@ def trace(module: SegmentationModule) -> ExportedProgram:
         ) from error
 
 
-def shortest_side(module: SegmentationModule) -> int:
+def shortest_side(module: Segmenter) -> int:
     """The shortest side of an image, in pixels, that a graph of this model takes."""
     network: Any = module.network
     return max(network.multiple, getattr(network, "smallest", 0) - network.multiple) + 1
 
 
-def contract(module: SegmentationModule, precision: str) -> str:
+def contract(module: Segmenter, precision: str) -> str:
     """What a graph says of itself, as JSON: the model's description and what goes in and out."""
     names = list(module.target.class_names)
     return json.dumps(

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from petseg_lightning.compute import AUTOCAST, has_units_for, keep_freed_memory, lay_channels_last
 from petseg_lightning.data.samples import squeezed
+from petseg_lightning.devices import AUTOCAST, has_units_for, keep_freed_memory, lay_channels_last
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import find_model, load_module
 from petseg_lightning.inference.exported import FILES, find_export, runtime
 from petseg_lightning.inference.tiling import Window, blend
-from petseg_lightning.module import SegmentationModule, resize_logits
+from petseg_lightning.segmenter import Segmenter, resize_logits
 
 Forward = Callable[[Tensor], Tensor]  # uint8 images (B,3,S,S) on the CPU -> logits (B,K,S,S), anywhere
 
@@ -92,7 +92,7 @@ def _load(path: Path, device: torch.device, backend: str) -> tuple[Forward, dict
         return runtime(backend).load(file, device)
 
 
-def _forward(module: SegmentationModule, device: torch.device) -> Forward:
+def _forward(module: Segmenter, device: torch.device) -> Forward:
     compute = module.description.get("compute", {})
     dtype = AUTOCAST.get(compute.get("precision", "32-true"))
     if dtype is not None and not has_units_for(dtype, device):

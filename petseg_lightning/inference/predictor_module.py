@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from petseg_lightning.data.dataset import Batch
 from petseg_lightning.inference.checkpoint import target_of
 from petseg_lightning.inference.predictor import Predictor
-from petseg_lightning.module import SegmentationModule, classes
+from petseg_lightning.module import SegmentationModule
+from petseg_lightning.segmenter import classes
 
 _SMALLEST = 1e-12  # probability, whose logarithm is finite
 

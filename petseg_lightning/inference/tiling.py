@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petseg_lightning.module import resize_logits
+from petseg_lightning.segmenter import resize_logits
 
 WIDEST = 2.0  # aspect ratio up to which tiling=auto squeezes the whole picture into the network's square
 OVERLAP = 0.25  # of a window's side, with the next one, at least

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 from torch import Tensor
 
-from petseg_lightning.compute import usable_device
 from petseg_lightning.config import plain
 from petseg_lightning.data.picture_file import read_image
+from petseg_lightning.devices import usable_device
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.bundle import WEIGHTS, is_bundle
 from petseg_lightning.inference.checkpoint import find_model

@@ -14,9 +14,9 @@ import anyio
 from omegaconf import DictConfig
 from rich.console import Console
 
-from petseg_lightning.compute import usable_device
 from petseg_lightning.config import plain
 from petseg_lightning.data.drawing.picture import sample_picture
+from petseg_lightning.devices import usable_device
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.sources import find_pictures

@@ -10,8 +10,8 @@ from petseg_lightning.compute import Compute
 from petseg_lightning.config import compose
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import read_checkpoint
-from petseg_lightning.module import CHECKPOINT_KEY
 from petseg_lightning.scoring import score_checkpoint
+from petseg_lightning.segmenter import CHECKPOINT_KEY
 
 FAST = {"precision": "bf16-mixed", "channels_last": True, "compile": False}
 PLAIN = vars(Compute())

@@ -19,8 +19,8 @@ from petseg_lightning.exporting.run import export
 from petseg_lightning.inference.checkpoint import load_module, read_checkpoint
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.metrics.boundary import boundary_counts
-from petseg_lightning.module import CHECKPOINT_KEY
 from petseg_lightning.scoring import score_checkpoint
+from petseg_lightning.segmenter import CHECKPOINT_KEY
 
 BINARY = {"binary_border_pet", "binary_border_background", "binary_border_ignore"}
 SPECIES = {"species_border_pet", "species_border_background", "species_border_ignore"}

@@ -18,7 +18,7 @@ from petseg_lightning.inference.checkpoint import load_module
 from petseg_lightning.metrics.calibration import expected_miou
 from petseg_lightning.metrics.forecast import fit_forecast
 from petseg_lightning.models.unet import UNet
-from petseg_lightning.module import CHECKPOINT_KEY
+from petseg_lightning.segmenter import CHECKPOINT_KEY
 from petseg_lightning.training import train
 
 FILES = {

@@ -10,7 +10,7 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import load_module
 from petseg_lightning.inference.member import TTA, Member
 from petseg_lightning.inference.predictor import Predictor
-from petseg_lightning.module import classes, resize_logits
+from petseg_lightning.segmenter import classes, resize_logits
 
 DESCRIPTION = {"target": {"class_names": ("pet", "background", "border")}, "preprocessing": {"image_size": 32}}
 

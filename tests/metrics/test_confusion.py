@@ -5,7 +5,8 @@ from sklearn.metrics import confusion_matrix
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from petseg_lightning.errors import InputError
-from petseg_lightning.metrics.confusion import IGNORE, ConfusionMatrix, confusion_counts
+from petseg_lightning.metrics.confusion import IGNORE, confusion_counts
+from petseg_lightning.metrics.confusion_matrix import ConfusionMatrix
 
 
 def batch(rows: int, columns: int, dtype=torch.int64) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ A, B = {"config": "c", "data": "a", "version": "1"}, {"config": "c", "data": "b"
 
 
 def checkpoint(folder, epoch, callbacks):
-    from petseg_lightning.module import CHECKPOINT_KEY
+    from petseg_lightning.segmenter import CHECKPOINT_KEY
 
     path = folder / "checkpoints" / "last.ckpt"
     path.parent.mkdir(exist_ok=True)

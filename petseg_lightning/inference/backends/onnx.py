@@ -13,14 +13,14 @@ from torch import Tensor
 
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.graphs import INPUT, METADATA, OUTPUT, contract, trace
-from petseg_lightning.module import SegmentationModule
+from petseg_lightning.segmenter import Segmenter
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _OPSET = 20
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def save(module: SegmentationModule, path: Path, precision: str = "fp32", images: Iterable[np.ndarray] = ()) -> None:
+def save(module: Segmenter, path: Path, precision: str = "fp32", images: Iterable[np.ndarray] = ()) -> None:
     """Write a model as ONNX.
 
     Args:

@@ -13,12 +13,12 @@ from torch import Tensor
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.backends import onnx
 from petseg_lightning.inference.graphs import INPUT, METADATA, contract
-from petseg_lightning.module import SegmentationModule
+from petseg_lightning.segmenter import Segmenter
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def save(module: SegmentationModule, path: Path, precision: str = "fp32", images: Iterable[np.ndarray] = ()) -> None:
+def save(module: Segmenter, path: Path, precision: str = "fp32", images: Iterable[np.ndarray] = ()) -> None:
     """Write a model as OpenVINO's .xml and, beside it, .bin.
 
     Args:

@@ -14,14 +14,14 @@ from torch.export.passes import move_to_device_pass
 
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.graphs import METADATA, contract, trace
-from petseg_lightning.module import SegmentationModule
+from petseg_lightning.segmenter import Segmenter
 
 PRECISIONS = ("fp32",)
 _TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def save(
-    module: SegmentationModule,
+    module: Segmenter,
     path: Path,
     precision: str = "fp32",
     images: Iterable[np.ndarray] = (),  # noqa: ARG001
