@@ -11,7 +11,11 @@ from petseg_lightning.errors import InputError
 
 HINT = "(PETSEG_TRACEBACK=1 shows where)"
 FULL, CLOSED = (f"{fix} or choose another place" for fix in ("free some space,", "give yourself access,"))
-ADVICE = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EACCES: CLOSED, errno.EPERM: CLOSED, errno.EROFS: CLOSED}
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), CLOSED),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is where a folder is meant, choose another place"),
+}
 
 
 def report(error: Exception, job: str = "") -> None:

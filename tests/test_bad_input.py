@@ -171,7 +171,7 @@ DAMAGES = [
     (truncate, ("cannot be read as a picture", "truncated", "repair or remove")),
     (resize_mask, ("20x30", "must be of one size")),
     (class_7, ("holds 7", "1, 2, 3", "repair or remove")),
-    (remove, ("missing", "extract")),
+    (remove, ("missing", "restore them")),
 ]
 
 
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_other_classes_than_the_data(refusal, checkpoint, pets):
     for folder, ending, mode in (("images", "jpg", "RGB"), ("masks", "png", "L")):
         (own / folder).mkdir(parents=True)
         for number in range(9):
-            Image.new(mode, (32, 32)).save(own / folder / f"{number}.{ending}")
+            Image.linear_gradient("L").point(lambda v: v // 128).convert(mode).save(own / folder / f"{number}.{ending}")
     data = ("data=folder", f"data.root={own}", "data.class_names=[lawn,sheep]")
     line = refusal("evaluate", f"ckpt={checkpoint}", *data, "trainer=cpu")
     assert "predicts pet, background, border, but the data has lawn, sheep" in line

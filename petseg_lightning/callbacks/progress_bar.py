@@ -19,3 +19,8 @@ class ProgressBar(RichProgressBar):
         if loss is not None and (trainer.is_last_batch or trainer.global_step % trainer.log_every_n_steps == 0):  # type: ignore[attr-defined]
             self._loss = {"train/loss": loss.item()}
         return {**super().get_metrics(trainer, pl_module), **self._loss}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        """As Lightning's, whose first epoch is 0 of one less than there are."""
+        last = f"/{self.trainer.max_epochs}" if self.trainer.max_epochs else ""
+        return f"Epoch {current_epoch + 1}{last}".ljust(len(self.validation_description))

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Unpack
 
@@ -10,12 +11,13 @@ import numpy as np
 from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
 from petseg_lightning.data.picture_file import PICTURE_ENDINGS
 from petseg_lightning.data.sample_table import Kind, Samples, SampleTable, read_lines
-from petseg_lightning.data.samples import MaskCode
+from petseg_lightning.data.samples import MaskCode, read_parts
 from petseg_lightning.data.splits import stratified_holdout
 from petseg_lightning.data.targets import IGNORE, own_target
 from petseg_lightning.errors import InputError
 
 Colour = Sequence[int]
+_LOOKED_AT = 64  # masks, to find a second class in
 
 
 class FolderDataModule(SegmentationDataModule):
@@ -59,8 +61,13 @@ class FolderDataModule(SegmentationDataModule):
     def read_splits(self) -> dict[str, Samples]:
         """The samples of trainval and test, of one table.
 
-        Raises InputError for a folder of neither layout, or an unknown name.
+        Raises InputError for a folder of neither layout, an unknown name, or masks that show one class only.
         """
+        splits = self._read_splits()
+        self._require_classes(splits["trainval"])
+        return splits
+
+    def _read_splits(self) -> dict[str, Samples]:
         table = SampleTable()
         if self.split_lists is not None:
             if set(self.split_lists) != {"trainval", "test"}:
@@ -80,6 +87,21 @@ class FolderDataModule(SegmentationDataModule):
             "trainval": everything.take(np.delete(np.arange(len(everything)), held_out)),
             "test": everything.take(held_out),
         }
+
+    def _require_classes(self, samples: Samples) -> None:
+        present: set[int] = set()
+        looked_at = np.unique(np.linspace(0, len(samples) - 1, _LOOKED_AT).astype(int)) if len(samples) else ()
+        for index in looked_at:
+            with suppress(InputError):  # told with all others that cannot be read
+                present |= set(np.unique(read_parts(samples[int(index)])).tolist()) - {IGNORE}
+            if len(present) > 1:
+                return
+        if present:
+            raise InputError(
+                f"of the {len(looked_at)} masks in {self.root} that were looked at, none shows another class than "
+                f"{self.target.class_names[present.pop()]}: if the classes are not 0, 1, 2, ... there, say what they "
+                "are, e.g. data.mask_values=[0,255]"
+            )
 
     def _read_folder(self, folder: Path, table: SampleTable) -> Samples:
         apart = (folder / "images").is_dir()

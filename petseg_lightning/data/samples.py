@@ -111,6 +111,5 @@ def require_files(samples: Sequence[Sample]) -> None:
         others = sum(1 for _ in missing)
         more = f" and {others} more" if others else ""
         raise InputError(
-            f"listed but missing: {', '.join(map(str, first))}{more}; "
-            "extract the archive again, or take the names out of the lists"
+            f"listed but missing: {', '.join(map(str, first))}{more}; restore them, or leave their pictures out"
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from petseg_lightning.data.datamodule import SegmentationDataModule
@@ -70,13 +70,7 @@ def _write_graph(folder: Path, module: Segmenter, card: str, cfg: DictConfig, da
     if folder.exists() and any(folder.iterdir()) and not (is_bundle(folder) or find_export(folder)):
         raise InputError(f"{folder} exists and is no exported model; give another out=")
     quiet_libraries()
-    root = str(data.data.root)
-    datamodule = build_datamodule(data) if "://" in root or Path(root).is_dir() else None
-    if datamodule is None and precision != "fp32":
-        raise InputError(
-            f"precision={precision} is scored on validation pictures, and {root} is not there; "
-            "give data.root=, or precision=fp32"
-        )
+    datamodule = _data(data, precision)
     with replacing_folder(folder) as partial:
         calibration = _pictures(datamodule, CALIBRATED) if precision == "int8" else []
         backend.save(module, partial / file, precision, [picture.transpose(2, 0, 1)[None] for picture in calibration])
@@ -95,6 +89,23 @@ def _write_graph(folder: Path, module: Segmenter, card: str, cfg: DictConfig, da
         _require(precision != "fp32" or agreement.same_class >= SAME_CLASS, words)
         write_text(partial / CARD, card)
     return words
+
+
+def _data(cfg: DictConfig, precision: str) -> SegmentationDataModule | None:
+    """The data of the model, where they are there already."""
+    root = str(cfg.data.root)
+    if "download" in cfg.data:
+        cfg = OmegaConf.create({**cfg, "data": {**cfg.data, "download": False}})
+    try:
+        if "://" not in root and not Path(root).is_dir():
+            raise InputError(f"{root} is not there")
+        return build_datamodule(cfg)
+    except InputError as error:
+        if precision == "fp32":
+            return None
+        raise InputError(
+            f"precision={precision} is scored on validation pictures, and {error}; give data.root=, or precision=fp32"
+        ) from error
 
 
 def _require(holds: bool, words: str) -> None:

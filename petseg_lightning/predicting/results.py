@@ -111,13 +111,14 @@ class Results:
             file.write(_line(row))
 
     def write_tables(self, sources: Iterable[Source], forecast: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-        """Write predictions.csv and .json of these pictures in their order, and review.csv, least sure first.
+        """Write predictions.csv and .json of all that is there, and review.csv, least sure first.
 
         Args:
-            sources: the pictures.
+            sources: the pictures that come first, in this order; those of commands before follow.
             forecast: of the model, see `metrics.forecast`; None leaves the `risk` of each picture empty.
         """
-        found = [self._rows[source.name] for source in sources if source.name in self._rows]
+        names = dict.fromkeys([*(source.name for source in sources if source.name in self._rows), *self._rows])
+        found = [self._rows[name] for name in names]
         confidences = np.array([row["confidence"] for row in found])
         risks = [None] * len(found) if forecast is None else bad_risks(forecast, confidences).round(4).tolist()
         rows = [

@@ -78,7 +78,7 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
                 progress.advance(bar)
         rows = results.write_tables(sources, predictor.forecast)
     noun = "file" if any(source.is_video for source in sources) else "picture"
-    _print_end(console, rows, noun, len(sources) - len(todo), failed, output)
+    _print_end(console, rows, noun, len(rows) - (len(todo) - len(failed)), failed, output)
     if failed:
         more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
         raise InputError(f"{len(failed)} of {len(sources)} {noun}s are missing: {'; '.join(failed[:NAMED])}{more}")
@@ -174,7 +174,7 @@ def _print_end(
 ) -> None:
     there = f", {before:,} of them before" if before else ""
     console.print(f"{len(rows):,} {noun}{'' if len(rows) == 1 else 's'} predicted{there}", highlight=False)
-    for message in failed:
+    for message in failed[NAMED:]:  # the error after this names the first
         console.print(f"left out  {message}", soft_wrap=True, highlight=False, markup=False)
     if rows:
         least = sorted(rows, key=lambda row: row["confidence"])[:NAMED]

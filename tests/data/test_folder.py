@@ -156,7 +156,7 @@ def test_wrong_lists(apart, lists, message):
         ({"mask_values": [0, 255]}, [[0, 255, 255]], [[0, 1, 1]]),  # a class's value is not ignored
         ({"palette": [[0, 0, 0], [200, 0, 0]]}, [[(200, 0, 0), (0, 0, 0), (255, 255, 255)]], [[1, 0, 255]]),
         ({"palette": [[0, 0, 0], [255, 255, 255]]}, [[(255, 255, 255), (0, 0, 0)]], [[1, 0]]),
-        ({"palette": [[0, 0, 0], [1, 1, 1]], "ignore_value": 7}, [[(7, 7, 7), (1, 1, 1)]], [[255, 1]]),
+        ({"palette": [[0, 0, 0], [1, 1, 1]], "ignore_value": 7}, [[(7, 7, 7), (1, 1, 1), (0, 0, 0)]], [[255, 1, 0]]),
     ],
 )
 def test_what_the_values_of_a_mask_mean(put, tmp_path, options, values, parts):
@@ -206,3 +206,14 @@ def test_a_picture_without_a_mask_is_named(apart):
     (apart / "masks/pug/4.png").unlink()
     with pytest.raises(InputError, match=rf"listed but missing: {apart}/masks/pug/4\.png;"):
         _ = folder(apart).splits
+
+
+def test_masks_of_0_and_255_are_not_taken_for_background_and_ignored(put, tmp_path):
+    for number in range(5):
+        put(f"images/{number}.jpg", f"masks/{number}.png", np.array([[0, 255], [255, 0]], np.uint8))
+    with pytest.raises(InputError, match=r"^of the 4 masks .* none shows another class than background: .*=\[0,255\]$"):
+        _ = folder(tmp_path).counts
+    assert folder(tmp_path, mask_values=[0, 255], val_fraction=0.25).counts == {"train": 3, "val": 1, "test": 1}
+    for number in (3, 4):  # one of them is in trainval
+        put(f"images/{number}.jpg", f"masks/{number}.png")
+    assert folder(tmp_path, val_fraction=0.25).counts["test"] == 1

@@ -144,7 +144,7 @@ def test_missing_files_are_named(sample, tmp_path):
     absent = [Sample(str(i), there.image, tmp_path / f"{i}.png", PLAIN) for i in range(5)]
     with pytest.raises(InputError) as error:
         require_files([there, absent[0]])
-    assert str(error.value).startswith(f"listed but missing: {tmp_path / '0.png'}; extract the archive again")
+    assert str(error.value).startswith(f"listed but missing: {tmp_path / '0.png'}; restore them, or ")
     with pytest.raises(InputError, match=r"0\.png, \S*1\.png, \S*2\.png and 2 more; "):
         require_files(absent)
     without_image = Sample("b", tmp_path / "b.jpg", there.mask, PLAIN)
