@@ -84,7 +84,7 @@ def _write_graph(folder: Path, module: Segmenter, card: str, cfg: DictConfig, da
         elif precision != "fp32":
             with torch.inference_mode():
                 before, after = (mean_iou(one, module, datamodule) for one in (module, forward))
-            words += f", mean IoU on val {after:.4f} after {before:.4f}"
+            words += f", mean IoU on val {before:.4f} before, {after:.4f} after"
             _require(abs(after - before) <= MIOU_LOSS, words)
         _require(precision != "fp32" or agreement.same_class >= SAME_CLASS, words)
         write_text(partial / CARD, card)
