@@ -36,9 +36,8 @@ def read_image(path: Path, file: BinaryIO | None = None, max_pixels: float = flo
     """
     if str(path).lower().endswith(_HEIF):
         _register_heif(path)
-    source = str(path) if file is None else file
     try:
-        with Image.open(source) as image:
+        with Image.open(path if file is None else file) as image:
             if image.width * image.height > max_pixels:
                 raise TooLargeError(_too_large(path, max_pixels))
             return _as_rgb(ImageOps.exif_transpose(image))
@@ -46,10 +45,11 @@ def read_image(path: Path, file: BinaryIO | None = None, max_pixels: float = flo
         raise TooLargeError(_too_large(path, min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or 0)))) from error
     except InputError:
         raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: is not there; correct the path") from error
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or str(error).replace(
-            f" {source!r}", ""
-        )  # Pillow's own mention of it
+        unnamed = str(error).replace(f" {(str(path) if file is None else file)!r}", "")
+        reason = getattr(error, "strerror", None) or unnamed
         raise InputError(f"{path}: cannot be read as a picture ({reason}); repair or remove it") from error
 
 

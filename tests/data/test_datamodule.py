@@ -280,7 +280,7 @@ def test_a_listed_file_that_is_missing_is_named(tiny_pets):
     root = tiny_pets()
     missing = root / LISTS / "trimaps" / "beagle_5.png"
     missing.unlink()
-    with pytest.raises(InputError, match=f"listed but missing: {missing}; extract"):
+    with pytest.raises(InputError, match=f"listed but missing: {missing}; restore them"):
         _ = pets(root).splits
 
 
