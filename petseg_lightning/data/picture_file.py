@@ -46,7 +46,7 @@ def read_image(path: Path, file: BinaryIO | None = None, max_pixels: float = flo
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{path}: is not there; correct the path") from error
+        raise InputError(f"{path}: is not there; restore it, or correct the path") from error
     except UNREADABLE as error:
         unnamed = str(error).replace(f" {(str(path) if file is None else file)!r}", "")
         reason = getattr(error, "strerror", None) or unnamed

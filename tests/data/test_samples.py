@@ -119,7 +119,14 @@ def make_empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [cut, make_text, make_empty, Path.unlink])
+def test_a_picture_that_is_not_there_is_named(sample):
+    bad = sample(np.zeros((9, 9), np.uint8))
+    bad.image.unlink()
+    with pytest.raises(InputError, match=rf"^{bad.image}: is not there; restore it, or correct the path$"):
+        read_resized(bad, 16)
+
+
+@pytest.mark.parametrize("damage", [cut, make_text, make_empty])
 @pytest.mark.parametrize(("part", "what"), [("image", "picture"), ("mask", "mask")])
 def test_a_damaged_file_is_named(sample, damage, part, what):
     noise = np.random.default_rng(0).integers(0, 3, (90, 90), np.uint8)
