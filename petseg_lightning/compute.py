@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 WORTH_MEASURING = 200  # steps; a shorter training is over before a choice has paid
 WORTH_COMPILING = 600.0  # seconds of training, since compiling takes up to one minute
 MIN_GAIN = 1.1  # how many times faster than the plain way another one must be
+X86 = ("x86_64", "AMD64")
 CPU_BATCH = 4  # pictures: per picture as fast as more of them, and measured sooner
 
 
@@ -205,10 +207,14 @@ def training_step(
 
 
 def _by_capability(device: torch.device) -> str:
-    """The fastest precision that the device has units for."""
+    """The fastest precision that the device has units for.
+
+    Of a CPU that is no x86 it is not known, but measured; one that is emulates without units, at many times the cost.
+    """
     if device.type == "cuda":
         return "bf16-mixed" if has_units_for(torch.bfloat16, device) else "16-mixed"
-    return "bf16-mixed" if device.type == "cpu" else "32-true"  # measuring shows where a CPU emulates it
+    may_be_fast = has_units_for(torch.bfloat16, device) or platform.machine() not in X86
+    return "bf16-mixed" if device.type == "cpu" and may_be_fast else "32-true"
 
 
 def _first(batch: Batch, number: int) -> Batch:

@@ -33,6 +33,11 @@ def store(monkeypatch, tmp_path):
     return tmp_path / "petseg_lightning" / "compute.json"
 
 
+@pytest.fixture(autouse=True)
+def a_cpu_with_bf16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+
 @pytest.fixture
 def module():
     torch.manual_seed(0)
@@ -138,6 +143,16 @@ def test_the_fastest_way_wins_where_its_gain_is_clear(module, batch, rates, capl
 def test_only_what_is_not_fixed_is_measured(module, batch, rates, wanted, ways):
     calls = rates({way: 100 + 100 * number for number, way in enumerate(ways)})
     assert chosen(module, batch, wanted) == ways[-1]
+    assert calls == [ways]
+
+
+@pytest.mark.parametrize(("machine", "ways"), [("x86_64", [PLAIN, LAST]), ("arm64", [PLAIN, LAST, BF16, BF16_LAST])])
+def test_a_cpu_that_would_emulate_bf16_is_spared_it(module, batch, rates, monkeypatch, machine, ways):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    calls = rates(dict.fromkeys(ways, 100))
+    assert chosen(module, batch) == PLAIN
     assert calls == [ways]
 
 
