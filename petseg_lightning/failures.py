@@ -10,10 +10,9 @@ from pathlib import Path
 from petseg_lightning.errors import InputError
 
 HINT = "(PETSEG_TRACEBACK=1 shows where)"
-FULL, CLOSED = (f"{fix} or choose another place" for fix in ("free some space,", "give yourself access,"))
 ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), CLOSED),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give yourself access, or choose another place"),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is where a folder is meant, choose another place"),
 }
 

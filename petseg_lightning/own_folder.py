@@ -2,7 +2,6 @@
 
 import os
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,10 @@ class OwnFolder(Callback):
 
 
 def _made(folder: Path) -> Path:
-    for number in count(1):
-        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+    free, number = folder, 1
+    while True:
         with suppress(FileExistsError):
             free.mkdir()
             return free
-    raise AssertionError("there is always a next number")
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")

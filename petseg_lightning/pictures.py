@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from petseg_lightning.metrics.confusion import IGNORE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-from petseg_lightning.metrics.confusion import IGNORE
 
 # Okabe & Ito's palette, which the colour-blind can tell apart
 _COLOURS = {

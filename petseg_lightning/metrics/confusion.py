@@ -1,4 +1,4 @@
-"""From predictions to counts of pixels: the one state that all scores are computed from."""
+"""From predictions to counts of pixels, image by image."""
 
 import torch
 from torch import Tensor

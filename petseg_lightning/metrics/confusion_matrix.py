@@ -1,4 +1,4 @@
-"""The one state that all scores are computed from."""
+"""The sum of those counts: the one state that all scores are computed from."""
 
 import torch
 from torch import Tensor

@@ -124,6 +124,10 @@ def test_a_picture_that_is_not_there_is_named(sample):
     bad.image.unlink()
     with pytest.raises(InputError, match=rf"^{bad.image}: is not there; restore it, or correct the path$"):
         read_resized(bad, 16)
+    bad = sample(np.zeros((9, 9), np.uint8))
+    bad.mask.unlink()
+    with pytest.raises(InputError, match=rf"^{bad.mask}: cannot be read as a mask \("):
+        read_resized(bad, 16)
 
 
 @pytest.mark.parametrize("damage", [cut, make_text, make_empty])
