@@ -1,10 +1,9 @@
 """The pictures that a run folder keeps for its report."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 
@@ -12,6 +11,9 @@ from petseg_lightning.data.dataset import Item, SegmentationDataset, collate
 from petseg_lightning.files import replacing, write_json
 from petseg_lightning.pictures import class_colours, overlay
 from petseg_lightning.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NUM_GRID, NUM_WORST = 12, 12
 
@@ -24,7 +26,7 @@ def predict_item(module: Segmenter, item: Item) -> tuple[np.ndarray, np.ndarray]
 
 
 def write_pictures(
-    folder: Path, module: Segmenter, dataset: SegmentationDataset, indices: np.ndarray, per_image: pd.DataFrame
+    folder: Path, module: Segmenter, dataset: SegmentationDataset, indices: np.ndarray, per_image: "pd.DataFrame"
 ) -> None:
     """Write picture, truth and prediction of images spread over the split, and of the worst ones.
 

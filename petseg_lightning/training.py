@@ -21,15 +21,13 @@ from petseg_lightning.callbacks.throughput import Throughput
 from petseg_lightning.compute import Compute, choose, random_batch, use
 from petseg_lightning.config import build, build_all, given, plain
 from petseg_lightning.data.datamodule import SegmentationDataModule
-from petseg_lightning.data.transforms import at_strength
+from petseg_lightning.data.strength import at_strength
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import InputError
-from petseg_lightning.evaluation import evaluate
 from petseg_lightning.files import write_json
 from petseg_lightning.inference.checkpoint import add_to_description, build_network, find_checkpoint, read_checkpoint
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.quiet import quiet_libraries
-from petseg_lightning.report.page import write_report
 from petseg_lightning.segmenter import CHECKPOINT_KEY
 from petseg_lightning.summary import print_summary
 
@@ -73,6 +71,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         begin = perf_counter()
         trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
         train_seconds = perf_counter() - begin
+        from petseg_lightning.evaluation import evaluate  # with pandas, which no first step waits for
+        from petseg_lightning.report.page import write_report
+
         best = None if cfg.trainer.fast_dev_run else "best"
         evaluation = evaluate(trainer, module, datamodule, ("test", "train", "val"), ckpt_path=best, confident=("val",))
         if not trainer.is_global_zero:

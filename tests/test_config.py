@@ -411,5 +411,12 @@ def test_help_config_and_mistakes_import_nothing_heavy(name, arguments, tmp_path
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
+def test_a_training_imports_tables_and_augmentations_only_when_it_comes_to_them():
+    code = "import sys, petseg_lightning.training, petseg_lightning.data.pets, petseg_lightning.callbacks; "
+    code += "print({'pandas', 'albumentations', 'jinja2', 'onnx'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_checks_agree_with_the_defaults():
     check(compose("train"))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from petseg_lightning.data.cache import MemoryArrays, Pictures
-from petseg_lightning.data.copy_paste import CopyPaste
 from petseg_lightning.data.dataset import (
     Batch,
     Item,
@@ -24,14 +23,16 @@ from petseg_lightning.data.dataset import (
     SegmentationDataset,
     collate,
 )
-from petseg_lightning.data.device_augmentation import DeviceAugmentation
 from petseg_lightning.data.disk_cache import DiskArrays, open_disk_cache
 from petseg_lightning.data.sample_table import Samples, SampleTable
 from petseg_lightning.data.samples import require_files
 from petseg_lightning.data.splits import EpochSampler, stratified_folds, stratified_holdout
 from petseg_lightning.data.targets import IGNORE, Target
-from petseg_lightning.data.transforms import Augmentation
 from petseg_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from petseg_lightning.data.device_augmentation import DeviceAugmentation
+    from petseg_lightning.data.transforms import Augmentation
 
 log = logging.getLogger(__name__)
 
@@ -88,25 +89,36 @@ class SegmentationDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.pastes = any(isinstance(transform, CopyPaste) for transform in transforms)
-        if self.pastes and target.part_names[0] != "background":
-            raise InputError(
-                "augmentation.copy_paste pastes all classes but the first, which must be the background: begin "
-                f"data.class_names={list(target.part_names)} with background, or set augmentation.copy_paste.p=0"
-            )
         self.root, self.target = Path(root), target
         self.image_size, self.batch_size = image_size, batch_size
         self.val_fraction, self.num_folds, self.fold = val_fraction, num_folds, fold
         self.train_fraction, self.split_seed, self.seed = train_fraction, split_seed, seed
         self.cache, self.cache_dir = cache, cache_dir
-        self.augmentation = Augmentation(transforms, seed) if transforms and not device_augment else None
-        self.device_augmentation = (
-            DeviceAugmentation(transforms, seed, image_size) if transforms and device_augment else None
-        )
+        self.pastes = False
+        self.augmentation: Augmentation | None = None
+        self.device_augmentation: DeviceAugmentation | None = None
+        if transforms:
+            self._augment(transforms, device_augment)
         self._resident: tuple[Tensor, Tensor] | None = None
         self.num_workers = num_workers
         self._pictures: dict[str, Pictures] = {}
         self._opened: dict[SampleTable, DiskArrays] = {}
+
+    def _augment(self, transforms: Sequence[Any], on_device: bool) -> None:
+        from petseg_lightning.data.copy_paste import CopyPaste  # albumentations: half a second, not for every training
+        from petseg_lightning.data.device_augmentation import DeviceAugmentation
+        from petseg_lightning.data.transforms import Augmentation
+
+        self.pastes = any(isinstance(transform, CopyPaste) for transform in transforms)
+        if self.pastes and self.target.part_names[0] != "background":
+            raise InputError(
+                "augmentation.copy_paste pastes all classes but the first, which must be the background: begin "
+                f"data.class_names={list(self.target.part_names)} with background, or set augmentation.copy_paste.p=0"
+            )
+        if on_device:
+            self.device_augmentation = DeviceAugmentation(transforms, self.seed, self.image_size)
+        else:
+            self.augmentation = Augmentation(transforms, self.seed)
 
     @property
     def location(self) -> str:

@@ -1,7 +1,7 @@
 """Pictures to items, items to batches."""
 
 from collections.abc import Sequence
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.data.samples import read_parts
 from petseg_lightning.data.splits import PADDING
 from petseg_lightning.data.targets import IGNORE
-from petseg_lightning.data.transforms import Augmentation
+
+if TYPE_CHECKING:
+    from petseg_lightning.data.transforms import Augmentation
 
 STACKED = ("image", "parts", "plan")
 
@@ -78,7 +80,7 @@ class SegmentationDataset(Dataset[Item]):
     def __init__(
         self,
         pictures: Pictures,
-        augmentation: Augmentation | None = None,
+        augmentation: "Augmentation | None" = None,
         *,
         with_original_parts: bool = False,
         with_original_images: bool = False,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle, islice, repeat
 from pathlib import Path, PurePosixPath
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -31,9 +31,11 @@ from petseg_lightning.data.sample_table import Kind, Samples, SampleTable
 from petseg_lightning.data.samples import MaskCode, Sample, read_resized
 from petseg_lightning.data.splits import PADDING, EpochSampler
 from petseg_lightning.data.targets import IGNORE, PET_PARTS, own_target, pet_target
-from petseg_lightning.data.transforms import Augmentation
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import write_json
+
+if TYPE_CHECKING:
+    from petseg_lightning.data.transforms import Augmentation
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +243,7 @@ class ShardBatches(Dataset[Any]):
         *,
         shuffle_buffer: int | None,
         seed: int = 0,
-        augmentation: Augmentation | None = None,
+        augmentation: "Augmentation | None" = None,
         planner: Planner | None = None,
         with_original_parts: bool = False,
         rank: int = 0,

@@ -6,8 +6,9 @@ import pytest
 
 from petseg_lightning.conf_tree import options
 from petseg_lightning.config import build, compose, plain
+from petseg_lightning.data.strength import at_strength
 from petseg_lightning.data.targets import IGNORE
-from petseg_lightning.data.transforms import A, Augmentation, at_strength
+from petseg_lightning.data.transforms import A, Augmentation
 from petseg_lightning.errors import InputError
 from petseg_lightning.training import build_transforms
 
