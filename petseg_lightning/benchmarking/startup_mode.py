@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +15,7 @@ from petseg_lightning.config import overrides
 from petseg_lightning.errors import InputError
 from petseg_lightning.training import build_datamodule
 
-IMPORTS = "import torch, lightning"
+IMPORTS = "import os, torch, lightning; os._exit(0)"
 FIRST_STEP = "first step"
 OWN_KEYS = ("mode=", "rounds=", "seconds=", "paths.", "data.cache_dir=", "hydra")  # of this door, or set anew below
 
@@ -36,7 +36,7 @@ def measure_startup(cfg: DictConfig) -> dict[str, Any]:
     """
     _check_data(cfg)  # which downloads, draws or decodes what is not there yet
     rounds = range(min(cfg.rounds, 3))
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         first = _start(Path(folder))
         imports, checks, second = [], [], []
         for _ in rounds:
@@ -69,11 +69,15 @@ def _start(folder: Path) -> float:
 
 
 def _seconds(command: list[str], environment: dict[str, str]) -> float:
-    begin = perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    seconds = perf_counter() - begin
-    if done.returncode != 0 or (IMPORTS not in command and FIRST_STEP not in done.stdout):
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:  # workers, which outlive it, would keep pipes open
+        begin = perf_counter()
+        done = subprocess.run(command, env=environment, stdout=out, stderr=err, check=False)
+        seconds = perf_counter() - begin
+        out.seek(0)
+        err.seek(0)
+        said, complaints = out.read(), err.read()
+    if done.returncode != 0 or (IMPORTS not in command and FIRST_STEP not in said):
+        last = (complaints.strip() or "no message").splitlines()[-1]
         raise InputError(
             f"a training with these settings does not reach its first step ({last}); run petseg train to see why"
         )

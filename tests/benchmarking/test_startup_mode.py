@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,11 @@ def starts(monkeypatch):
     """Commands and environments of the processes that would have been started, each of which takes 2 seconds."""
     calls, now = [], [0.0]
 
-    def run(command, env, **_):
+    def run(command, env, stdout, **_):
         calls.append((command, env))
         now[0] += 2
-        return subprocess.CompletedProcess(command, 0, f"...\n{FIRST_STEP}\n", "")
+        stdout.write(f"...\n{FIRST_STEP}\n")
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(startup_mode, "perf_counter", lambda: now[0])
@@ -75,12 +77,26 @@ def test_the_data_is_there_before_the_first_start(tiny_overrides, starts, monkey
     ],
 )
 def test_a_training_that_does_not_start_is_an_error_of_one_line(tiny_overrides, monkeypatch, code, out, err, words):
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, code, out, err))
+    def run(command, stdout, stderr, **_):
+        stdout.write(out)
+        stderr.write(err)
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(InputError) as caught:
         measure_startup(compose("benchmark", tiny_overrides))
     assert str(caught.value) == (
         f"a training with these settings does not reach its first step ({words}); run petseg train to see why"
     )
+
+
+def test_workers_that_outlive_a_start_are_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "import subprocess as s; p = s.Popen('sleep 30; touch ended', shell=True, start_new_session=True); "
+    code += f"open('worker', 'w').write(str(p.pid)); print({FIRST_STEP!r})"
+    startup_mode._seconds([sys.executable, "-c", code], dict(os.environ))
+    assert not Path("ended").exists()
+    os.killpg(int(Path("worker").read_text()), signal.SIGKILL)
 
 
 @pytest.mark.slow
