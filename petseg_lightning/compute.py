@@ -125,6 +125,7 @@ def _measured(
     key = _key(fixed, module, batch, device, long)
     known, when = _recall(key), "measured earlier"
     if known is None:
+        log.info("Measuring what is fastest here, once for this machine, model and size; a wide model takes a minute")
         known, when = _measure(plain, fixed, module, batch, device, long), "measured now"
         _remember(key, known)
     chosen, gain = Compute(**known["chosen"]), known["gain"]

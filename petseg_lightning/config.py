@@ -229,14 +229,14 @@ def _enter(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint
         if arguments.help:
             print(door_help(name, compose(name, arguments.overrides)))
             return 0
-        shown = arguments.cfg or arguments.info
+        shown = arguments.cfg or arguments.info or arguments.resolve
         foreign = any(getattr(arguments, flag) for flag in FOREIGN)
         try:
             if arguments.multirun and not shown:
                 return _run_jobs(name, partial(run_job, run=run, fingerprint=fingerprint, command=sys.argv), arguments)
             if not (foreign or shown):
                 check(compose(name, arguments.overrides))
-            return _run_alone(name, run)
+            return _run_alone(name, run, None if foreign or shown else arguments.overrides)
         except HydraException as error:
             raise InputError(_words(error) if foreign else _explain(name, arguments.overrides, error)) from error
     except KeyboardInterrupt:
@@ -295,7 +295,8 @@ def _run_jobs(name: str, task: Callable[[DictConfig], None], arguments: argparse
         return run_sweep(sweep, task)
 
 
-def _run_alone(name: str, run: Callable[[DictConfig], Any]) -> int:
+def _run_alone(name: str, run: Callable[[DictConfig], Any], overrides: Sequence[str] | None) -> int:
+    """Run one job, or without overrides what the flags of the command line ask of Hydra. Returns the exit code."""
     failed = False
 
     def task(cfg: DictConfig) -> Any:
@@ -310,7 +311,10 @@ def _run_alone(name: str, run: Callable[[DictConfig], Any]) -> int:
 
     task.__module__ = f"petseg_lightning.{name}"  # where Hydra takes the name of the job from
     with _folder_errors():
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
+        if overrides is None:
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
+        else:  # the same, but for composing everything once more to learn that it is no sweep
+            hydra_of(name).run(name, task, [*overrides, "hydra.mode=RUN"])
     return int(failed)
 
 

@@ -307,7 +307,7 @@ def test_the_pictures_of_a_run_show_the_model_in_evaluation_mode(train_small, tm
     """Of the test before them, Lightning leaves it in training mode: it would normalize by a single picture."""
     modes = []
     monkeypatch.setattr(evaluation, "write_pictures", lambda *args: modes.extend(m.training for m in args[1].modules()))
-    monkeypatch.setattr("petseg_lightning.training.write_report", lambda _: None)
+    monkeypatch.setattr("petseg_lightning.report.page.write_report", lambda _: None)
     train_small(tmp_path, "trainer.max_epochs=1")
     assert modes
     assert not any(modes)
