@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from petseg_lightning.checks import check, check_any
-from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, options
+from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, options, root
 from petseg_lightning.errors import InputError
 from petseg_lightning.failures import HINT, remove_if_unused, report
 from petseg_lightning.help_text import door_help
@@ -146,7 +146,7 @@ def _load(door: str, overrides: Sequence[str]) -> DictConfig:
 
 def _explain(door: str, overrides: Sequence[str], error: Exception) -> str:
     """All overrides that are wrong by themselves, in one line; where none is, the words of the error."""
-    parsed, problems = _parse(overrides)
+    parsed, problems = _parse(door, overrides)
     choices, keys = [], []
     for override in parsed:
         key, text, value = override.key_or_group, str(override.input_line), override.value()
@@ -166,15 +166,17 @@ def _explain(door: str, overrides: Sequence[str], error: Exception) -> str:
     return "; ".join(problems) or _words(error)
 
 
-def _parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> tuple[list[Override], list[str]]:
+def _parse(door: str, overrides: Sequence[str], loader: ConfigLoader | None = None) -> tuple[list[Override], list[str]]:
     """The overrides that can be read, and a line about each other one; glob() needs the loader."""
     parser = OverridesParser.create(loader)
+    given = {text.partition("=")[0] for text in overrides}
+    missing = iter([key for key, value in root(door).items() if value == "???" and key not in given])
     parsed, problems = [], []
     for text in overrides:
         try:
             parsed += parser.parse_overrides([text])
         except HydraException:
-            problems.append(f"'{text}' cannot be read: write it as {_as_setting(text)}")
+            problems.append(f"'{text}' cannot be read: write it as {_as_setting(text, missing)}")
     return parsed, problems
 
 
@@ -190,9 +192,13 @@ def _of_same_kind(key: str, valid: set[str]) -> list[str]:
     return sorted(k for k in valid if k.startswith("hydra") == key.startswith("hydra"))
 
 
-def _as_setting(text: str) -> str:
-    match = re.fullmatch(r"\s*([\w./]+)\s*(?::|=|\s)\s*([\w.+-]+)\s*", text)
-    return f"{match[1]}={match[2]}" if match else "key=value, in quotes where the value has signs of its own"
+def _as_setting(text: str, missing: Iterator[str]) -> str:
+    """What somebody meant by it: a key and a value, or the value of the next of the keys that must be given."""
+    if match := re.fullmatch(r"\s*([\w./]+)\s*(?::|=|\s)\s*([\w.+-]+)\s*", text):
+        return f"{match[1]}={match[2]}"
+    if re.fullmatch(r"[\w./~+-]+", text) and (key := next(missing, None)):
+        return f"{key}={text}"
+    return "key=value, in quotes where the value has signs of its own"
 
 
 def _words(error: BaseException) -> str:
@@ -281,7 +287,7 @@ def _run_jobs(name: str, task: Callable[[DictConfig], None], arguments: argparse
     foreign = any(getattr(arguments, flag) for flag in FOREIGN)
     with _folder_errors():
         engine = hydra_of(name, arguments.config_dir)
-        parsed, problems = _parse(arguments.overrides, engine.config_loader)
+        parsed, problems = _parse(name, arguments.overrides, engine.config_loader)
         if problems:
             raise InputError("; ".join(problems))
         try:

@@ -62,6 +62,16 @@ def has_units_for(dtype: torch.dtype, device: torch.device) -> bool:
     return device.type != "cuda" or dtype is torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def require_accelerator(name: str) -> None:
+    """Raises InputError where a trainer's accelerator is a GPU and there is none."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(name, True):
+        raise InputError(
+            f"trainer.accelerator={name}: torch finds no such device here; choose trainer=auto or trainer=cpu, or see "
+            "whether nvidia-smi lists a GPU and torch.version.cuda is not None"
+        )
+
+
 def usable_device(name: str) -> str:
     """The device of a name, `auto` for the fastest here. Raises InputError where it cannot be used."""
     if name == "auto":

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.compute import Compute, use
 from petseg_lightning.config import build, build_all, plain
+from petseg_lightning.devices import require_accelerator
 from petseg_lightning.evaluation import evaluate, own_protocol
 from petseg_lightning.inference.checkpoint import find_model, load_module
 from petseg_lightning.inference.exported import find_export
@@ -42,6 +43,7 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     """
     started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
     quiet_libraries()
+    require_accelerator(cfg.trainer.accelerator)
     paths = [find_model(path) for path in (cfg.ckpt if isinstance(cfg.ckpt, ListConfig) else [cfg.ckpt])]
     options = {key: cfg[key] for key in ("tta", "tiling", "backend")}
     as_predicted = len(paths) > 1 or options != _PLAIN or find_export(paths[0]) is not None

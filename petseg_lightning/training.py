@@ -22,6 +22,7 @@ from petseg_lightning.compute import Compute, choose, random_batch, use
 from petseg_lightning.config import build, build_all, given, plain
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.strength import at_strength
+from petseg_lightning.devices import require_accelerator
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import write_json
@@ -52,6 +53,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
     resume = None if cfg.ckpt_path is None else find_checkpoint(cfg.ckpt_path, "last.ckpt")
     quiet_libraries()
+    require_accelerator(cfg.trainer.accelerator)
     seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
@@ -124,9 +126,12 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
     target = datamodule.target
     given_model, data = plain(cfg.model), plain(cfg.data)
     model = {key: value for key, value in given_model.items() if key != "encoder_weights"}  # a checkpoint has its own
+    num_classes = len(target.class_names)
+    loss = build(_with_measured_weights(plain(cfg.loss), datamodule))
+    loss(torch.zeros(1, num_classes, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64))  # it can tell the classes' number
     module = SegmentationModule(
-        build_network(given_model if cfg.get("ckpt_path") is None else model, len(target.class_names)),
-        build(_with_measured_weights(plain(cfg.loss), datamodule)),
+        build_network(given_model if cfg.get("ckpt_path") is None else model, num_classes),
+        loss,
         target,
         **build(cfg.preprocessing),
         **build(cfg.scheduler),

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from petseg_lightning import training
 from petseg_lightning.config import compose
 from petseg_lightning.data.synthetic import write_synthetic_pets
 from petseg_lightning.training import build_datamodule, build_module
@@ -143,6 +144,23 @@ def test_no_data_and_no_network(refusal, tmp_path, monkeypatch):
     assert "data=synthetic" in line
     assert sum(asked) < 10  # seconds
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "benchmark"])
+def test_a_gpu_that_is_not_there(refusal, drawn, checkpoint, monkeypatch, mode):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(training, "build_datamodule", lambda _: pytest.fail("the data was read first"))
+    own = [f"ckpt={checkpoint}", "data=oxford_pet"] if mode == "evaluate" else []
+    line = refusal(mode, f"data.root={drawn}", "trainer=gpu", *own)
+    assert line.startswith("error: trainer.accelerator=gpu: torch finds no such device here; ")
+    assert "trainer=cpu" in line
+
+
+def test_class_weights_of_another_number_are_met_before_anything_is_measured(refusal, drawn, monkeypatch):
+    monkeypatch.setattr(training, "choose_compute", lambda *_: pytest.fail("it was measured first"))
+    line = refusal("train", f"data.root={drawn}", "loss.class_weights=[1,2]", *SMALL)
+    assert "loss.class_weights=[1.0, 2.0] has 2 weights for 3 classes" in line
 
 
 def truncate(image: Path, mask: Path) -> Path:

@@ -255,6 +255,21 @@ def test_what_another_door_has_is_unknown_and_what_must_be_given_is_asked_for(re
     assert refuse(name="report") == (1, "run is not given: add run=... (the run folder)")
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "settings"),
+    [
+        ("predict", "builtin pictures/cat.jpg", ["ckpt=builtin", "source=pictures/cat.jpg"]),
+        ("predict", "pictures ckpt=builtin", ["source=pictures"]),
+        ("evaluate", "builtin batch_size:3", ["ckpt=builtin", "batch_size=3"]),
+        ("report", "logs/a logs/b", ["run=logs/a", "key=value, in quotes where the value has signs of its own"]),
+    ],
+)
+def test_a_value_without_a_key_is_that_of_the_next_that_must_be_given(refuse, name, arguments, settings):
+    code, line = refuse(*arguments.split(), name=name)
+    assert code == 1
+    assert [problem.partition("write it as ")[2] for problem in line.split("; ")] == settings
+
+
 def test_a_run_folder_that_cannot_be_made_is_one_line(monkeypatch, capsys, tmp_path):
     (tmp_path / "file").touch()
     for arguments in (

@@ -14,6 +14,7 @@ from petseg_lightning.benchmarking.inference_mode import measure_inference
 from petseg_lightning.benchmarking.show import print_backends, print_tables, write_picture
 from petseg_lightning.benchmarking.startup_mode import measure_startup
 from petseg_lightning.benchmarking.train_mode import measure_training
+from petseg_lightning.devices import require_accelerator
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import write_json
@@ -45,6 +46,7 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
             "or choose trainer.devices=1"
         )
     quiet_libraries()
+    require_accelerator(cfg.trainer.accelerator)
     seed_everything(cfg.seed, verbose=False)
     results: dict[str, Any] = {}
     for mode in MODES if cfg.mode == "all" else (cfg.mode,):

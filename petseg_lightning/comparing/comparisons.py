@@ -47,11 +47,12 @@ class Comparison:
         return text if self.is_repeated else f"{text}, as trained once"
 
     def disagreements(self, number: int) -> pd.DataFrame:
-        """The pictures whose mean IoU, the mean over the runs, differs most: row, name, first, second, difference."""
+        """The pictures whose mean IoU over the runs differs most, if it does: row, name, both scores, difference."""
         first, second = (_picture_scores(setting) for setting in (self.first, self.second))
         names = self.first.runs[0].folder.per_image["name"]
         table = pd.DataFrame({"row": names.index, "name": names, "first": first, "second": second})
         table["difference"] = table["first"] - table["second"]
+        table = table[table["difference"] != 0]
         return table.reindex(table["difference"].abs().sort_values(ascending=False, kind="stable").index[:number])
 
 

@@ -14,7 +14,7 @@ def run(cfg: DictConfig) -> Path:
     from petseg_lightning.report.page import write_report
 
     report = write_report(Path(cfg.run))
-    Console().print(f"report  {report}", soft_wrap=True, highlight=False)
+    Console().print(f"report  {report.absolute()}", soft_wrap=True, highlight=False)
     return report
 
 

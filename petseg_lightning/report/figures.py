@@ -87,7 +87,12 @@ def confidence_charts(calibration: dict[str, Any]) -> list[Chart]:
 
 def _reliability(calibration: dict[str, Any]) -> Chart:
     before, after = (calibration[key]["expected_calibration_error"] for key in ("before", "after"))
-    errors = "" if before is None else f" It takes the expected calibration error from {before:.3f} to {after:.3f}."
+    if before is None:
+        errors = ""
+    elif (was := f"{before:.3f}") == (now := f"{after:.3f}"):
+        errors = f" The expected calibration error is {now} with it and without."
+    else:
+        errors = f" It takes the expected calibration error from {was} to {now}."
     return line_chart(
         "How sure, and how often right",
         "On the diagonal, pixels are right as often as their probability says; below it, the model is too sure. "

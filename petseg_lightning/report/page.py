@@ -67,7 +67,7 @@ def write_report(run_folder: Path) -> Path:
 
 def number(value: float | None) -> str:
     """Three decimals, or a dash for an absent class (None or NaN)."""
-    return ABSENT if value is None or math.isnan(value) else f"{value:.3f}"
+    return ABSENT if value is None or math.isnan(value) else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(value: float | None) -> str:

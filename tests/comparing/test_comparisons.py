@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from petseg_lightning.comparing.comparisons import choose_pairs, compare_pairs
+from petseg_lightning.comparing.comparisons import Comparison, choose_pairs, compare_pairs
 from petseg_lightning.comparing.folders import find_folders
 from petseg_lightning.comparing.runs import group, read_runs
 from petseg_lightning.comparing.statistics import holm
@@ -147,6 +147,7 @@ def test_the_pictures_of_most_disagreement(sweep):
     assert found["first"].to_numpy() == pytest.approx(scores[0][worst])
     assert found["difference"].to_numpy() == pytest.approx((scores[0] - scores[1])[worst])
     assert one.disagreements(0).empty
+    assert Comparison(one.first, one.first, one.result, 1.0, False).disagreements(5).empty
 
 
 def test_one_test_picture_is_too_few(sweep):

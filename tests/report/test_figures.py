@@ -49,6 +49,22 @@ def test_empty_bins_are_not_drawn(run_folder):
     assert [label for label, _ in review.legend] == ["found of those under 0.5", "mean IoU of the rest"]
 
 
+@pytest.mark.parametrize(
+    ("before", "sentence"),
+    [
+        (0.0164, " It takes the expected calibration error from 0.016 to 0.012."),
+        (0.0121, " The expected calibration error is 0.012 with it and without."),
+        (None, ""),
+    ],
+)
+def test_what_the_temperature_does_to_the_calibration_error(run_folder, before, sentence):
+    calibration = RunFolder.read(run_folder).metrics["splits"]["test"]["calibration"]
+    calibration["before"]["expected_calibration_error"] = before
+    calibration["after"]["expected_calibration_error"] = before and 0.0123
+    reliability, _ = confidence_charts(calibration)
+    assert reliability.description.endswith(f"fitted on validation pictures, is 1.28.{sentence}")
+
+
 def test_curves_show_what_was_logged(run_folder):
     run = RunFolder.read(run_folder)
     loss, scores, classes = learning_curves(run, run.metrics["colors"])

@@ -277,15 +277,23 @@ def test_metrics_alone_make_a_report(run_folder):
     [
         ("oxford_pet", "trained on 1,157, chose its epoch on 129 and tested on 4, a subset"),
         ("synthetic", "scores say nothing about the paper"),
-        ("folder", "are not the paper's pictures"),
     ],
 )
 def test_what_is_comparable_depends_on_the_data(run_folder, source, sentence):
     path = run_folder / "environment.json"
     path.write_text(path.read_text().replace("oxford_pet", source))
     scores = report(run_folder).text("scores")
+    assert scores.startswith("Beside the paper")
     assert sentence in scores
     assert ("paper 0.627 +" in scores or f"paper 0.627 {MINUS}" in scores) == (source == "oxford_pet")
+
+
+def test_the_report_of_other_pictures_leaves_the_paper_out_of_their_scores(run_folder):
+    path = run_folder / "environment.json"
+    path.write_text(path.read_text().replace("oxford_pet", "folder"))
+    scores = report(run_folder).text("scores")
+    assert scores.startswith("Scores Accuracy ")
+    assert "paper" not in scores
 
 
 def test_breeds_and_species_are_sorted_and_counted(run_folder):
@@ -331,7 +339,12 @@ def test_failed_report_leaves_the_old_one_and_nothing_else(run_folder):
 
 
 def test_numbers():
-    assert [number(0.12349), number(None), number(float("nan"))] == ["0.123", ABSENT, ABSENT]
+    assert [number(0.12349), number(-0.021), number(None), number(float("nan"))] == [
+        "0.123",
+        f"{MINUS}0.021",
+        ABSENT,
+        ABSENT,
+    ]
     assert [percent(0.8461), percent(None)] == ["84.6%", ABSENT]
     assert [signed(0.0214), signed(-0.0516)] == ["+0.021", f"{MINUS}0.052"]
 
@@ -358,8 +371,9 @@ def test_report_imports_no_torch():
 
 
 def test_door_remakes_the_report(run_folder):
-    command = [sys.executable, "-m", "petseg_lightning.report", f"run={run_folder}"]
-    subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, "-m", "petseg_lightning.report", f"run={run_folder.name}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=run_folder.parent)
+    assert done.stdout == f"report  {run_folder / 'report.html'}\n"
     assert "Pet segmentation" in (run_folder / "report.html").read_text(encoding="utf-8")
 
 
