@@ -10,6 +10,7 @@ SOURCE ?= petseg_lightning/serving/chelsea.jpg
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
+# Without the bytecode a first start compiles what it imports for 8 seconds, and where Python may not write it, every one.
 setup: $(VENV)/.installed  ## a virtual environment in .venv with the pinned versions
 
 $(VENV)/.installed: requirements.lock pyproject.toml
