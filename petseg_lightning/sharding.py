@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from petseg_lightning.data.datamodule import SPLITS, SegmentationDataModule
 from petseg_lightning.data.samples import Sample, read_parts, read_resized
-from petseg_lightning.data.stream import FORMAT, GENERATOR, INDEX
+from petseg_lightning.data.shards import FORMAT, GENERATOR, INDEX
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing_folder, write_json
 from petseg_lightning.training import build_datamodule

@@ -17,12 +17,14 @@ import torch
 from PIL import Image
 
 from petseg_lightning.config import build, compose
-from petseg_lightning.data import stream as stream_module
+from petseg_lightning.data import shards as shards_module
 from petseg_lightning.data.copy_paste import CopyPaste
 from petseg_lightning.data.folder import FolderDataModule
 from petseg_lightning.data.pets import OxfordPetDataModule
 from petseg_lightning.data.samples import MaskCode
-from petseg_lightning.data.stream import Shard, ShardBatches, StreamDataModule, _mixed
+from petseg_lightning.data.shard_batches import ShardBatches, _mixed
+from petseg_lightning.data.shards import Shard
+from petseg_lightning.data.stream import StreamDataModule
 from petseg_lightning.errors import InputError
 from petseg_lightning.sharding import write_shards
 from petseg_lightning.training import train
@@ -463,8 +465,8 @@ def test_a_training_from_shards(shards, tmp_path):
 
 def test_the_first_batch_does_not_wait_for_a_whole_shard(shards, monkeypatch):
     read = []
-    entry = stream_module._entry
-    monkeypatch.setattr(stream_module, "_entry", lambda *arguments: read.append(1) or entry(*arguments))
+    entry = shards_module._entry
+    monkeypatch.setattr(shards_module, "_entry", lambda *arguments: read.append(1) or entry(*arguments))
     next(iter(stream(shards(size=18), shuffle_buffer=4).train_dataloader()))
     assert len(read) == 6  # a buffer of four, and two more for a batch of three
 
