@@ -3,6 +3,7 @@
 import runpy
 import sys
 
+from petseg_lightning import __version__
 from petseg_lightning.conf_tree import doors
 from petseg_lightning.help_text import overview
 from petseg_lightning.suggestions import unknown_door
@@ -13,6 +14,8 @@ def main() -> None:
     door = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if door in ("--help", "-h"):
         print(overview())
+    elif door == "--version":
+        print(f"petseg_lightning {__version__}")
     elif door in doors():
         del sys.argv[1]
         runpy.run_module(f"petseg_lightning.{door}", run_name="__main__", alter_sys=True)

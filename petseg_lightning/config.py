@@ -170,13 +170,16 @@ def _parse(door: str, overrides: Sequence[str], loader: ConfigLoader | None = No
     """The overrides that can be read, and a line about each other one; glob() needs the loader."""
     parser = OverridesParser.create(loader)
     given = {text.partition("=")[0] for text in overrides}
-    missing = iter([key for key, value in root(door).items() if value == "???" and key not in given])
+    missing = [key for key, value in root(door).items() if value == "???" and key not in given]
+    words = [text for text in overrides if re.fullmatch(r"[\w./+-]+", text)]
+    meant = {word: [key] for word, key in zip(words, missing, strict=False)} if len(words) >= len(missing) else {}
+    meant = meant or dict.fromkeys(words, missing)
     parsed, problems = [], []
     for text in overrides:
         try:
             parsed += parser.parse_overrides([text])
         except HydraException:
-            problems.append(f"'{text}' cannot be read: write it as {_as_setting(text, missing)}")
+            problems.append(f"'{text}' cannot be read: write it as {_as_setting(text, meant.get(text, []))}")
     return parsed, problems
 
 
@@ -192,13 +195,11 @@ def _of_same_kind(key: str, valid: set[str]) -> list[str]:
     return sorted(k for k in valid if k.startswith("hydra") == key.startswith("hydra"))
 
 
-def _as_setting(text: str, missing: Iterator[str]) -> str:
-    """What somebody meant by it: a key and a value, or the value of the next of the keys that must be given."""
+def _as_setting(text: str, keys: Sequence[str]) -> str:
+    """What somebody meant by it: a key and a value, or the value of one of these keys."""
     if match := re.fullmatch(r"\s*([\w./]+)\s*(?::|=|\s)\s*([\w.+-]+)\s*", text):
         return f"{match[1]}={match[2]}"
-    if re.fullmatch(r"[\w./~+-]+", text) and (key := next(missing, None)):
-        return f"{key}={text}"
-    return "key=value, in quotes where the value has signs of its own"
+    return " or ".join(f"{key}={text}" for key in keys) or "key=value, in quotes where the value has signs of its own"
 
 
 def _words(error: BaseException) -> str:
@@ -222,7 +223,13 @@ def door(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint |
     """
 
     def main() -> None:
-        if code := _enter(name, run, fingerprint):
+        try:
+            code = _enter(name, run, fingerprint)
+            sys.stdout.flush()
+        except BrokenPipeError:  # a reader like head, which has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        if code:
             sys.exit(code)
 
     return main
@@ -245,8 +252,8 @@ def _enter(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint
             return _run_alone(name, run, None if foreign or shown else arguments.overrides)
         except HydraException as error:
             raise InputError(_words(error) if foreign else _explain(name, arguments.overrides, error)) from error
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("; ".join(["error: interrupted", *filter(None, [str(error)])]), file=sys.stderr)
         return 130
     except InputError as error:
         report(error)

@@ -10,6 +10,7 @@ IGNORED_WARNINGS = (
     r"The number of training batches .* is smaller than the logging interval",  # small data; val/loss is still logged
     r"Checkpoint directory .* exists and is not empty",  # two callbacks write there, and a resumed run goes on
     r".*multiple `ModelCheckpoint` callbacks",  # the first one is the best
+    r"Experiment logs directory .* exists and is not empty",  # a resumed job has put its earlier log aside
     r"The dirpath has changed from",  # a resumed run writes into its own folder
     r"Precision \S+ is not supported by the model summary",  # its size in MB is that of 32 bits
     r"Found \d+ module\(s\) in eval mode",  # a frozen encoder

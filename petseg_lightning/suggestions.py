@@ -59,7 +59,8 @@ def nearest_key(key: str, valid: Collection[str]) -> str | None:
 def unknown_door(door: str) -> str:
     """One line about a program that does not exist."""
     near = get_close_matches(door, doors(), n=1, cutoff=0.5)
-    return f"there is no {door}, {f'did you mean {near[0]}? ' if near else ''}(doors: {', '.join(doors())})"
+    advice = f", did you mean {near[0]}?" if near else ""
+    return f"there is no {door}{advice} (doors: {', '.join(doors())})"
 
 
 def unknown_key(key: str, valid: Collection[str]) -> str:
@@ -76,5 +77,5 @@ def unknown_option(group: str, option: str | None) -> str:
     if option is None:
         return f"{group}=null is no option: leave {group} out, or remove it with ~{group}"
     near = get_close_matches(option, options(group), n=1, cutoff=0.5)
-    advice = f"did you mean {group}={near[0]}? " if near else ""
-    return f"{group} has no option {option}, {advice}(options: {', '.join(options(group))})"
+    advice = f", did you mean {group}={near[0]}?" if near else ""
+    return f"{group} has no option {option}{advice} (options: {', '.join(options(group))})"

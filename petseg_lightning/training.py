@@ -19,6 +19,7 @@ from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.callbacks.temperature import TemperatureScaling
 from petseg_lightning.callbacks.throughput import Throughput
 from petseg_lightning.compute import Compute, choose, random_batch, use
+from petseg_lightning.conf_tree import flatten, shown
 from petseg_lightning.config import build, build_all, given, plain
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.strength import at_strength
@@ -58,7 +59,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     if resume is not None:
-        _check_resume(resume, module, cfg.trainer.max_epochs)
+        _check_resume(resume, module, cfg)
     datamodule.setup("fit")  # a damaged picture is met before anything is written
     throughput = Throughput()
     callbacks = [*build_all(cfg.callbacks), throughput, TemperatureScaling(), EvaluationRecorder()]
@@ -97,6 +98,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         write_environment(folder, datamodule, asdict(compute), started)
         _log_results(loggers, cfg, metrics, trainer.global_step)
         status = "success"
+    except SystemExit as error:
+        if not trainer.interrupted:
+            raise
+        there = (folder / "checkpoints" / "last.ckpt").is_file()
+        hint = f"the same command with ckpt_path={folder} goes on from its last epoch" if there else ""
+        raise KeyboardInterrupt(hint) from error
     finally:
         for logger in loggers:
             logger.finalize(status)
@@ -237,15 +244,18 @@ def write_environment(
     write_json(folder / "environment.json", content)
 
 
-def _check_resume(path: Path, module: SegmentationModule, max_epochs: int) -> None:
-    checkpoint = read_checkpoint(path)
-    stored = checkpoint[CHECKPOINT_KEY]
-    for key, what in (("model", "network"), ("target", "classes")):
-        if stored[key] != module.description[key]:
-            raise InputError(
-                f"{path} holds other {what} than this run's config: {stored[key]} instead of "
-                f"{module.description[key]}; resume with the config of the run that wrote it"
-            )
+def _check_resume(path: Path, module: SegmentationModule, cfg: DictConfig) -> None:
+    checkpoint, max_epochs = read_checkpoint(path), cfg.trainer.max_epochs
+    pairs = {key: (checkpoint[CHECKPOINT_KEY][key], module.description[key]) for key in ("model", "target")}
+    config = path.absolute().parent.parent / ".hydra" / "config.yaml"
+    if config.is_file() and "optimizer" in (before := OmegaConf.load(config)):
+        pairs["optimizer"] = (before.optimizer, cfg.optimizer)  # a resumed training has those of its checkpoint
+    for part, values in pairs.items():
+        was, now = (flatten({part: OmegaConf.to_container(OmegaConf.create(value))}) for value in values)
+        if changed := [key for key in was | now if was.get(key) != now.get(key) and key != part]:
+            values_of = (f"{key}: {shown(was.get(key))} there, {shown(now.get(key))} here" for key in changed[:3])
+            differing = "; ".join(values_of)
+            raise InputError(f"{path} is of another training ({differing}): resume with the settings of that run")
     if checkpoint["epoch"] + 1 >= max_epochs:
         raise InputError(
             f"{path} has been trained for {checkpoint['epoch'] + 1} epochs and trainer.max_epochs={max_epochs}; "

@@ -307,10 +307,10 @@ def test_a_checkpoint_of_other_classes_than_the_data(refusal, checkpoint, pets):
 def test_resuming_with_other_classes_or_another_network(refusal, checkpoint, drawn):
     data = f"data.root={drawn}"
     line = refusal("train", f"ckpt_path={checkpoint}", data, *SMALL, "data.target=binary")
-    assert f"{checkpoint} holds other classes than this run's config" in line
-    assert "resume with the config of the run that wrote it" in line
+    assert f"{checkpoint} is of another training (target." in line
+    assert "resume with the settings of that run" in line
     line = refusal("train", f"ckpt_path={checkpoint}", data, *SMALL, "model.base_channels=5")
-    assert f"{checkpoint} holds other network than this run's config" in line
+    assert f"{checkpoint} is of another training (model.base_channels: 4 there, 5 here)" in line
 
 
 @pytest.mark.parametrize("door", ["train", "evaluate"])

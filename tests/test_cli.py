@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from petseg_lightning import cli
+from petseg_lightning import __version__, cli
 from petseg_lightning.conf_tree import doors, explanation
 
 PETSEG = Path(sys.executable).with_name("petseg")
@@ -24,6 +24,21 @@ def test_help_lists_the_doors(monkeypatch, capsys, arguments):
     for door in doors():
         assert f"  {door}" in printed
         assert explanation(door) in " ".join(printed.split())
+
+
+def test_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["petseg", "--version"])
+    cli.main()
+    assert capsys.readouterr().out == f"petseg_lightning {__version__}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    with subprocess.Popen(
+        [sys.executable, "-m", "petseg_lightning.train", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_an_unknown_door_names_the_nearest(monkeypatch, capsys):

@@ -178,7 +178,7 @@ def test_build_turns_what_cannot_be_made_into_one_line():
         ("hydra.run.dirr=x", ["unknown key hydra.run.dirr, did you mean hydra.run.dir?"]),
         (
             "optimizer=3",
-            [f"optimizer has no option 3, (options: {', '.join(options('optimizer'))})"],
+            [f"optimizer has no option 3 (options: {', '.join(options('optimizer'))})"],
         ),
         ("experiment=null", ["experiment=null is no option: leave experiment out, or remove it with ~experiment"]),
         ("+model=fcn", ["+model=fcn is a choice and no new key: write model=fcn"]),
@@ -260,6 +260,7 @@ def test_what_another_door_has_is_unknown_and_what_must_be_given_is_asked_for(re
     [
         ("predict", "builtin pictures/cat.jpg", ["ckpt=builtin", "source=pictures/cat.jpg"]),
         ("predict", "pictures ckpt=builtin", ["source=pictures"]),
+        ("predict", "pictures", ["ckpt=pictures or source=pictures"]),
         ("evaluate", "builtin batch_size:3", ["ckpt=builtin", "batch_size=3"]),
         ("report", "logs/a logs/b", ["run=logs/a", "key=value, in quotes where the value has signs of its own"]),
     ],
@@ -340,6 +341,12 @@ def test_a_bug_keeps_its_traceback_and_a_mistake_shows_it_on_demand(start):
 def test_an_interruption_is_one_line(start):
     done = start(FAILURE="interrupt")
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
+def test_an_interrupted_sweep_says_how_it_goes_on(start, tmp_path):
+    done = start("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep", FAILURE="interrupt", FAILING_SEEDS="1")
+    hint = f"the same command with hydra.sweep.dir={tmp_path}/sweep runs what is missing"
+    assert (done.returncode, done.stderr) == (130, f"error: interrupted; {hint}\n")
 
 
 def test_a_sweep_reports_a_failed_job_and_goes_on(start, tmp_path):

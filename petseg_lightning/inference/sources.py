@@ -38,10 +38,17 @@ def find_pictures(source: str | Sequence[str], output: Path) -> list[Source]:
         OSError: a folder that cannot be read.
     """
     found: dict[Path, PurePath] = {}
+    results = False
     for one in [source] if isinstance(source, str) else source:
         for path, relative in _pictures(one):
-            if not path.absolute().is_relative_to(output.absolute()):
+            if path.absolute().is_relative_to(output.absolute()):
+                results = True
+            else:
                 found.setdefault(path, relative)
+    if not found and results:
+        raise InputError(
+            f"source={source}: its pictures lie in output={output}, where they count as results; give another output="
+        )
     if not found:
         raise InputError(
             f"source={source}: no pictures there; give a picture, a folder or glob of them "

@@ -14,7 +14,8 @@ COLOURS = ("var(--first)", "var(--second)", "var(--third)", "var(--fourth)")
 
 def learning_curves(run: RunFolder, colours: dict[str, str]) -> list[Chart]:
     """Loss, scores and IoU per class over the epochs, as far as they were logged."""
-    epochs, best = run.epochs, run.metrics.get("best_epoch")
+    epochs = run.epochs.rename(lambda epoch: epoch + 1)  # the first is 1, as in the progress bar
+    best = None if (number := run.metrics.get("best_epoch")) is None else number + 1
 
     def chart(
         title: str,

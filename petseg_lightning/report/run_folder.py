@@ -49,6 +49,8 @@ class RunFolder:
 def _read_metrics(path: Path) -> dict[str, Any]:
     remedy = "give the folder of a finished train or evaluate run"
     if not path.is_file():
+        if (path.parent / "checkpoints" / "last.ckpt").is_file():
+            remedy = f"its training did not end: go on with ckpt_path={path.parent}, or {remedy}"
         raise InputError(f"{path.parent} is no run folder: {path.name} is missing; {remedy}.")
     try:
         metrics = _read_json(path, {})

@@ -20,19 +20,26 @@ def run_sweep(sweep: Sweep, task: Callable[[DictConfig], None]) -> int:
     """
     launcher = sweep.launcher(task)
     sweep.save()
-    if sweep.config.get("search") is not None:
-        rows = Search(sweep).run(lambda jobs, first: _launch(sweep, launcher, jobs, first))
-    else:
-        jobs = sweep.grid()
-        size = sweep.config.hydra.sweeper.get("max_batch_size") or len(jobs)
-        for first in range(0, len(jobs), size):
-            _launch(sweep, launcher, jobs[first : first + size], first)
-        rows = [Row(i, " ".join(sweep.own(job)), sweep.folder_of(job, i)) for i, job in enumerate(jobs)]
+    try:
+        rows = _run_all(sweep, launcher)
+    except KeyboardInterrupt as error:
+        hint = f"the same command with hydra.sweep.dir={sweep.folder} runs what is missing"
+        raise KeyboardInterrupt(hint) from error
     failed = print_table(sweep.folder, rows)
     if failed:
         names = ", ".join(row.label for row in failed)
         print(f"error: {len(failed)} of {len(rows)} jobs failed: {names}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _run_all(sweep: Sweep, launcher: Launcher) -> list[Row]:
+    if sweep.config.get("search") is not None:
+        return Search(sweep).run(lambda jobs, first: _launch(sweep, launcher, jobs, first))
+    jobs = sweep.grid()
+    size = sweep.config.hydra.sweeper.get("max_batch_size") or len(jobs)
+    for first in range(0, len(jobs), size):
+        _launch(sweep, launcher, jobs[first : first + size], first)
+    return [Row(i, " ".join(sweep.own(job)), sweep.folder_of(job, i)) for i, job in enumerate(jobs)]
 
 
 def jobs_to_check(sweep: Sweep) -> list[list[str]]:

@@ -181,7 +181,9 @@ def test_a_moved_run_and_moved_data(trained_run, tmp_path):
     copy.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
     stored = read_checkpoint(copy)[CHECKPOINT_KEY]["data"]["root"]
     (tmp_path / "moved").symlink_to(stored)
-    metrics = score(tmp_path / "run", f"ckpt={copy}", f"data.root={tmp_path / 'moved'}")
+    cache = f"data.cache_dir={tmp_path / 'cache'}"
+    metrics = score(tmp_path / "run", f"ckpt={copy}", f"data.root={tmp_path / 'moved'}", cache)
+    assert any((tmp_path / "cache").iterdir())
     trained = json.loads((run / "metrics.json").read_text())["splits"]["test"]
     assert metrics["splits"]["test"]["protocols"] == trained["protocols"]
 
@@ -204,9 +206,9 @@ def test_a_checkpoint_cannot_name_code_to_run(trained_run, tmp_path):
 
 
 def test_resuming_another_network_or_a_finished_training_is_refused(trained_run, train_small, tmp_path):
-    with pytest.raises(InputError, match="holds other network than this run's config"):
+    with pytest.raises(InputError, match=r"of another training \(model\.base_channels: 4 there, 5 here\): resume with"):
         train_small(tmp_path, f"ckpt_path={trained_run()}", "model.base_channels=5")
-    with pytest.raises(InputError, match="holds other classes than this run's config"):
+    with pytest.raises(InputError, match=r"training \(target\.name: trimap there, species_border_pet here; "):
         train_small(tmp_path, f"ckpt_path={trained_run()}", "data.target=species")
     with pytest.raises(InputError, match=r"trained for 2 epochs and trainer\.max_epochs=2"):
         train_small(tmp_path, f"ckpt_path={trained_run()}")

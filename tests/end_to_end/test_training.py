@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from lightning import Callback
+from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from petseg_lightning import evaluation
 from petseg_lightning.config import build, compose
+from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import load_module
 from petseg_lightning.metrics.calibration import expected_miou
 from petseg_lightning.metrics.forecast import fit_forecast
@@ -213,6 +215,37 @@ def test_a_killed_and_resumed_training_ends_where_the_undisturbed_one_ends(train
     assert_same_weights(final_weights(tmp_path / "resumed", "best"), final_weights(tmp_path / "whole", "best"))
     assert resumed["splits"] == whole["splits"]
     assert resumed["best_epoch"] == whole["best_epoch"]
+
+
+class Interrupt(Callback):
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_says_how_it_goes_on(train_small, tmp_path, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning has the process ignore further ones
+    hint = rf"^the same command with ckpt_path={tmp_path} goes on from its last epoch$"
+    with pytest.raises(KeyboardInterrupt, match=hint):
+        train_small(tmp_path, "trainer.max_epochs=3", "+callbacks.interrupt._target_=test_training.Interrupt")
+    assert train_small(tmp_path / "on", "trainer.max_epochs=3", f"ckpt_path={tmp_path}")["epochs"] == 3
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        train_small(tmp_path / "first", "+callbacks.interrupt._target_=test_training.InterruptAtOnce")
+
+
+class InterruptAtOnce(Callback):
+    def on_train_start(self, trainer, pl_module) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("optimizer", ["optimizer.lr=0.1", "optimizer=sgd"])
+def test_a_training_is_not_resumed_with_another_optimizer(train_small, small_overrides, tmp_path, optimizer):
+    train_small(tmp_path, "trainer.max_epochs=1")
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(compose("train", small_overrides), tmp_path / ".hydra/config.yaml")
+    with pytest.raises(InputError, match=r"of another training \(optimizer\.\S+: \S+ there, \S+ here"):
+        train_small(tmp_path / "on", "trainer.max_epochs=2", f"ckpt_path={tmp_path}", optimizer)
+    assert train_small(tmp_path / "on", "trainer.max_epochs=2", f"ckpt_path={tmp_path}")["epochs"] == 2
 
 
 def test_a_best_checkpoint_from_before_the_interruption_is_kept(train_small, tmp_path):

@@ -34,6 +34,11 @@ def test_a_folder_keeps_its_structure():
     }
 
 
+def test_pictures_in_the_folder_of_results_are_said_to_be_there():
+    with pytest.raises(InputError, match=r"its pictures lie in output=photos/predictions, .*give another output="):
+        found("photos/predictions", Path("photos/predictions"))
+
+
 def test_a_file_whatever_its_ending():
     assert found("photos/notes.md") == {"photos/notes.md": "notes"}
 
@@ -78,7 +83,7 @@ def test_a_name_with_signs_of_a_glob_is_a_file(folder):
     assert found("cat[1].jpg") == {"cat[1].jpg": "cat[1]"}
 
 
-@pytest.mark.parametrize("source", ["nowhere", "photos/*.tif", "photos/predictions", []])
+@pytest.mark.parametrize("source", ["nowhere", "photos/*.tif", []])
 def test_nothing_there(source):
     with pytest.raises(InputError, match="no pictures there; give a picture, a folder or glob of them"):
         find_pictures(source, Path("photos/predictions"))

@@ -74,6 +74,6 @@ def test_curves_show_what_was_logged(run_folder):
     )
     assert scores.legend == [("accuracy", "var(--first)"), ("mean IoU", "var(--second)")]
     assert classes.legend == list(run.metrics["colors"].items())
-    assert all("best epoch 17" in chart.svg for chart in (loss, scores, classes))
+    assert all("best epoch 18" in chart.svg for chart in (loss, scores, classes))
     (loss,) = learning_curves(RunFolder(**vars(run) | {"epochs": run.epochs[["val/loss"]]}), run.metrics["colors"])
     assert loss.legend == []

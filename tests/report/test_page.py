@@ -377,6 +377,13 @@ def test_door_remakes_the_report(run_folder):
     assert "Pet segmentation" in (run_folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_training_that_did_not_end_has_no_report_yet(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    with pytest.raises(InputError, match=rf"its training did not end: go on with ckpt_path={tmp_path}, or give the"):
+        write_report(tmp_path)
+
+
 def test_folder_without_metrics_is_no_run_folder(tmp_path):
     with pytest.raises(InputError, match=r"is no run folder: metrics\.json is missing; give the folder of"):
         write_report(tmp_path)
