@@ -263,6 +263,10 @@ def _contradictions(values: dict, multirun: bool) -> list[str]:
         problems.append(
             f"model.encoder_weights={weights} must be null, pretrained, package:<name>, or a file that is there"
         )
+    if trainer.get("accelerator") == "cpu" and trainer.get("devices") == -1:
+        problems.append(
+            "trainer.devices=-1 means all GPUs and does not go with trainer.accelerator=cpu: give how many processes"
+        )
     problems += [*_schedule_free(values), *_find(values)]
     if multirun and _starts_processes(trainer):
         problems.append(

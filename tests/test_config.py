@@ -221,6 +221,10 @@ def test_build_turns_what_cannot_be_made_into_one_line():
             "data=checkpoint",
             ["data=checkpoint only works where a checkpoint is read (evaluate): choose another data="],
         ),
+        (
+            "trainer=cpu trainer.devices=-1",
+            ["trainer.devices=-1 means all GPUs and does not go with trainer.accelerator=cpu: give how many processes"],
+        ),
         ("--cfg job trainer.max_epoch=3", ["unknown key trainer.max_epoch, did you mean trainer.max_epochs?"]),
         ("--resolve", ["The --resolve flag can only be used in conjunction with --cfg or --help"]),
     ],

@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def find_model(path: str | Path) -> Path:
         )
     if str(path) == BUILTIN:
         return BUILTIN_FOLDER
+    if get_close_matches(str(path), [BUILTIN]) and not Path(path).exists():
+        raise InputError(f"ckpt={path} is not there, did you mean ckpt={BUILTIN}?")
     if is_bundle(path):
         return Path(path)
     export = find_export(path)

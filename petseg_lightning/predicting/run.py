@@ -182,6 +182,6 @@ def _print_end(
         console.print(
             f"least sure  {names}; review.csv has all in this order", soft_wrap=True, highlight=False, markup=False
         )
-    if advice := review_advice(rows):
+        advice = review_advice(rows) or "how many are bad is not foretold for this model with these options"
         console.print(f"review  {advice}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"results  {output}", soft_wrap=True, highlight=False, markup=False)

@@ -84,6 +84,8 @@ def test_a_bundle_of_a_bundle(run, make_checkpoint, tmp_path):
 
 
 def test_nothing_to_export(run, tmp_path):
+    with pytest.raises(InputError, match="ckpt=builtn is not there, did you mean ckpt=builtin"):
+        run("ckpt=builtn")
     with pytest.raises(InputError, match="no checkpoint at"):
         run(f"ckpt={tmp_path}/nowhere.ckpt")
     assert not (tmp_path / "models").exists()
