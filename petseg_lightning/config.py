@@ -172,8 +172,8 @@ def _parse(door: str, overrides: Sequence[str], loader: ConfigLoader | None = No
     given = {text.partition("=")[0] for text in overrides}
     missing = [key for key, value in root(door).items() if value == "???" and key not in given]
     words = [text for text in overrides if re.fullmatch(r"[\w./+-]+", text)]
-    meant = {word: [key] for word, key in zip(words, missing, strict=False)} if len(words) >= len(missing) else {}
-    meant = meant or dict.fromkeys(words, missing)
+    each = [[key] for key in missing] if len(words) >= len(missing) else [missing] * len(words)
+    meant = dict(zip(words, each, strict=False))
     parsed, problems = [], []
     for text in overrides:
         try:

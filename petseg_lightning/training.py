@@ -253,9 +253,8 @@ def _check_resume(path: Path, module: SegmentationModule, cfg: DictConfig) -> No
     for part, values in pairs.items():
         was, now = (flatten({part: OmegaConf.to_container(OmegaConf.create(value))}) for value in values)
         if changed := [key for key in was | now if was.get(key) != now.get(key) and key != part]:
-            values_of = (f"{key}: {shown(was.get(key))} there, {shown(now.get(key))} here" for key in changed[:3])
-            differing = "; ".join(values_of)
-            raise InputError(f"{path} is of another training ({differing}): resume with the settings of that run")
+            each = (f"{key}: {shown(was.get(key))} there, {shown(now.get(key))} here" for key in changed[:3])
+            raise InputError(f"{path} is of another training ({'; '.join(each)}): resume with the settings of that run")
     if checkpoint["epoch"] + 1 >= max_epochs:
         raise InputError(
             f"{path} has been trained for {checkpoint['epoch'] + 1} epochs and trainer.max_epochs={max_epochs}; "

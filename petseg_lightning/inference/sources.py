@@ -37,15 +37,13 @@ def find_pictures(source: str | Sequence[str], output: Path) -> list[Source]:
         InputError: nothing there.
         OSError: a folder that cannot be read.
     """
-    found: dict[Path, PurePath] = {}
-    results = False
+    there: dict[Path, PurePath] = {}
     for one in [source] if isinstance(source, str) else source:
         for path, relative in _pictures(one):
-            if path.absolute().is_relative_to(output.absolute()):
-                results = True
-            else:
-                found.setdefault(path, relative)
-    if not found and results:
+            there.setdefault(path, relative)
+    inside = output.absolute()
+    found = {path: relative for path, relative in there.items() if not path.absolute().is_relative_to(inside)}
+    if there and not found:
         raise InputError(
             f"source={source}: its pictures lie in output={output}, where they count as results; give another output="
         )

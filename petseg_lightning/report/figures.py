@@ -14,8 +14,7 @@ COLOURS = ("var(--first)", "var(--second)", "var(--third)", "var(--fourth)")
 
 def learning_curves(run: RunFolder, colours: dict[str, str]) -> list[Chart]:
     """Loss, scores and IoU per class over the epochs, as far as they were logged."""
-    epochs = run.epochs.rename(lambda epoch: epoch + 1)  # the first is 1, as in the progress bar
-    best = None if (number := run.metrics.get("best_epoch")) is None else number + 1
+    epochs, best = run.epochs, run.best_epoch
 
     def chart(
         title: str,

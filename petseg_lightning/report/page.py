@@ -137,7 +137,7 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
         "Input": size and f"{size} x {size} pixels",
         "Parameters": (parameters := metrics.get("parameters")) and f"{parameters:,}",
         "Epochs": metrics.get("epochs"),
-        "Best epoch": None if (best := metrics.get("best_epoch")) is None else best + 1,
+        "Best epoch": run.best_epoch,
         "Training": (seconds := metrics.get("train_seconds")) and f"{seconds / 60:.1f} min",
         "Speed": (rate := metrics.get("images_per_second")) and f"{rate:.0f} pictures/s",
         "Data": environment.get("data", {}).get("source"),

@@ -21,7 +21,7 @@ class RunFolder:
     per_image: pd.DataFrame
     """One row per scored picture; an absent class is NaN."""
     epochs: pd.DataFrame
-    """One row per epoch (the index), one column per logged value."""
+    """One row per epoch (the index, from 1 as in the progress bar), one column per logged value."""
     pictures: list[dict[str, Any]]
     environment: dict[str, Any]
     config: str
@@ -44,6 +44,12 @@ class RunFolder:
             config=_read_text(path / ".hydra" / "config.yaml"),
             overrides=_read_text(path / ".hydra" / "overrides.yaml"),
         )
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the best checkpoint, from 1; None where nothing was trained."""
+        number = self.metrics.get("best_epoch")
+        return None if number is None else number + 1
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
@@ -88,4 +94,4 @@ def _read_epochs(folder: Path) -> pd.DataFrame:
         later = pd.read_csv(path)
         if "epoch" in later:
             rows = pd.concat([rows[rows["epoch"] < later["epoch"].min()], later]) if len(rows) else later
-    return rows.groupby("epoch").mean(numeric_only=True) if len(rows) else rows
+    return rows.groupby("epoch").mean(numeric_only=True).rename(lambda epoch: epoch + 1) if len(rows) else rows

@@ -8,8 +8,8 @@ def test_epoch_is_the_mean_of_its_logged_steps(run_folder):
     lines = ["epoch,step,train/loss,val/miou", "0,4,0.9,", "0,9,0.8,", "0,9,,0.31", "1,19,0.5,", "1,19,,0.42"]
     (run_folder / "csv" / "metrics.csv").write_text("\n".join(lines))
     epochs = RunFolder.read(run_folder).epochs
-    assert epochs["train/loss"].to_dict() == pytest.approx({0: 0.85, 1: 0.5})
-    assert epochs["val/miou"].to_dict() == {0: 0.31, 1: 0.42}
+    assert epochs["train/loss"].to_dict() == pytest.approx({1: 0.85, 2: 0.5})
+    assert epochs["val/miou"].to_dict() == {1: 0.31, 2: 0.42}
 
 
 def test_names_stay_text_and_empty_scores_are_absent(run_folder):
