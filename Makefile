@@ -15,9 +15,11 @@ setup: $(VENV)/.installed  ## a virtual environment in .venv with the pinned ver
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock | $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r /dev/stdin
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes \
+		--build-constraint requirements.lock -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 train: setup  ## train the quickstart model on drawn pets and write its report
@@ -46,7 +48,7 @@ tensorboard: setup  ## TensorBoard over all runs
 
 lock: setup  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links --upgrade --extra dev pyproject.toml -o requirements.lock
+		--no-emit-index-url --no-emit-find-links --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and caches; runs and data stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
