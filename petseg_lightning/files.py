@@ -7,9 +7,27 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import Any, BinaryIO
+
+from petseg_lightning.errors import InputError
 
 UNFINISHED = ".unfinished_"  # how the names of files begin that are being written
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, and never a pipe, a socket or a device, which may wait or have no end.
+
+    Raises:
+        InputError: it is none.
+        OSError: it is not there, or may not be read.
+    """
+    if S_ISREG(path.stat().st_mode):  # else opening it may already do something
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+        if S_ISREG(os.fstat(file.fileno()).st_mode):  # it was not exchanged meanwhile
+            return file
+        file.close()
+    raise InputError(f"{path}: is a folder, pipe, socket or device; give the path of a file")
 
 
 @contextmanager

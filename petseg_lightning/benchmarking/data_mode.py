@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode
@@ -22,6 +21,7 @@ from petseg_lightning.data.cache import MemoryArrays, Pictures
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.dataset import Batch, SegmentationDataset, collate
 from petseg_lightning.data.mixing import Mixing
+from petseg_lightning.data.picture_file import read_image, read_mask
 from petseg_lightning.data.transforms import Augmentation
 from petseg_lightning.training import build_datamodule, build_transforms
 
@@ -40,8 +40,8 @@ class FileDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         sample = self.samples[index]
-        image = Image.open(sample.image).convert("RGB")
-        mask = Image.open(sample.mask)
+        image = read_image(sample.image)
+        mask = read_mask(sample.mask)
         image = TF.resize(image, [self.size, self.size], InterpolationMode.BILINEAR)
         mask = TF.resize(mask, [self.size, self.size], InterpolationMode.NEAREST)
         pixels, parts = TF.pil_to_tensor(image), TF.pil_to_tensor(mask)[0]

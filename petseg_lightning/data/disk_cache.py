@@ -26,7 +26,7 @@ from petseg_lightning.files import replacing_folder, write_json
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # to be raised with every change of what a cache holds, so also of how pictures are decoded and resized
+FORMAT = 3  # to be raised with every change of what a cache holds, so also of how pictures are decoded and resized
 FOLDER = ".petseg_cache"
 MANIFEST = "cache.json"
 _FILES = ("images.npy", "parts.npy")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from petseg_lightning.data.picture_file import UNREADABLE, read_image
+from petseg_lightning.data.picture_file import read_image, read_mask
 from petseg_lightning.errors import InputError
 
 _INVALID = 254
@@ -45,12 +45,14 @@ class MaskCode:
                 parts[(pixels == colour).all(-1)] = part
         else:
             pixels = np.asarray(mask)
-            if pixels.ndim != 2:
+            if pixels.ndim != 2 or pixels.dtype.kind == "f":
                 raise InputError(
                     f"{path}: a mask has one channel of class values, this one is {mask.mode}; "
                     "save it as greyscale or palette PNG, or give data.palette"
                 )
-            parts = self.lookup[pixels.astype(np.uint16)]
+            parts = self.lookup[pixels.clip(0, 2**16 - 1).astype(np.uint16)]
+            if pixels.dtype.itemsize > 2:  # of 32 bits
+                parts[(pixels < 0) | (pixels >= 2**16)] = _INVALID
         if (parts == _INVALID).any():
             found = pixels[parts == _INVALID][0].tolist()
             raise InputError(
@@ -74,12 +76,7 @@ class Sample:
 
 def read_parts(sample: Sample) -> np.ndarray:
     """The mask of a sample in parts, uint8 (H,W), at its own resolution."""
-    try:
-        with Image.open(sample.mask) as mask:
-            mask.load()
-    except UNREADABLE as error:
-        raise InputError(f"{sample.mask}: cannot be read as a mask ({error}); repair or remove it") from error
-    return sample.code.decode(mask, sample.mask)
+    return sample.code.decode(read_mask(sample.mask), sample.mask)
 
 
 def read_resized(sample: Sample, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing_folder, write_json, write_text
 from petseg_lightning.pictures import class_colours
@@ -104,8 +105,7 @@ def require_golden(folder: Path, module: Segmenter) -> None:
         InputError: by how much it differs.
     """
     expected = load_file(folder / GOLDEN_LOGITS)["logits"]
-    with Image.open(folder / GOLDEN_PICTURE) as picture:
-        found = golden_logits(module, picture.convert("RGB"))
+    found = golden_logits(module, read_image(folder / GOLDEN_PICTURE))
     difference, span = float((found - expected).abs().max()), float(expected.max() - expected.min())
     changed = float((found.argmax(0) != expected.argmax(0)).float().mean())
     if not (difference <= TOLERANCE * span and changed <= _CLASSES_DIFFER):

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from petseg_lightning.conf_tree import config_dir
+from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.files import write_text
 from petseg_lightning.report.causes import Cause, measure_causes
 from petseg_lightning.report.figures import COLOURS, confidence_charts, learning_curves, picture_scatters
@@ -83,10 +83,9 @@ def signed(value: float) -> str:
 def embed(path: Path) -> str:
     """A picture as a WebP data URI, at most `PICTURE_SIZE` pixels wide and high."""
     buffer = io.BytesIO()
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
-        small.save(buffer, "WEBP", quality=85)
+    small = read_image(path)
+    small.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
+    small.save(buffer, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from petseg_lightning.data.picture_file import read_image
+from petseg_lightning.data.picture_file import TooLargeError, read_image
 from petseg_lightning.errors import InputError
 
 
@@ -108,16 +108,23 @@ def test_the_orientation_of_a_camera_is_applied(tmp_path, orientation):
     np.testing.assert_array_equal(read(tmp_path / "a.png")[..., 0], upright)
 
 
-def test_a_picture_of_absurd_size_is_refused(tmp_path, monkeypatch):
-    Image.new("L", (3000, 2000)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)
-    with pytest.raises(InputError, match=r"a\.png: has more than 4 million pixels; save it smaller, or cut"):
-        read_image(tmp_path / "a.png")
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((3000, 2000), r"has more than 4 million pixels \(3000 x 2000\); save it smaller, or cut it into pieces"),
+        ((1000, 19), r"has a side more than 50 times as long as the other \(1000 x 19\); save it"),
+        ((40_000, 1000), r"has a side of more than 32,767 pixels \(40000 x 1000\); save it"),
+    ],
+)
+def test_a_picture_of_absurd_size_is_refused(tmp_path, size, message):
+    Image.new("1", size).save(tmp_path / "a.png")
+    with pytest.raises(TooLargeError, match=rf"a\.png: {message}"):
+        read_image(tmp_path / "a.png", max_pixels=1e9 if size[0] > 30_000 else 4e6)
 
 
 def test_heic_without_its_library(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
-    (tmp_path / "a.HEIC").write_bytes(b"")
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(InputError, match=r"a\.HEIC: HEIC needs pip install 'petseg-lightning\[heic\]'"):
         read_image(tmp_path / "a.HEIC")
 

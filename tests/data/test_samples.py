@@ -126,7 +126,7 @@ def test_a_picture_that_is_not_there_is_named(sample):
         read_resized(bad, 16)
     bad = sample(np.zeros((9, 9), np.uint8))
     bad.mask.unlink()
-    with pytest.raises(InputError, match=rf"^{bad.mask}: cannot be read as a mask \("):
+    with pytest.raises(InputError, match=rf"^{bad.mask}: is not there; restore it, or correct the path$"):
         read_resized(bad, 16)
 
 
@@ -142,10 +142,25 @@ def test_a_damaged_file_is_named(sample, damage, part, what):
     assert str(error.value).endswith("; repair or remove it")
 
 
-def test_a_mask_of_absurd_size_is_refused(sample, monkeypatch):
+def test_a_mask_of_absurd_size_is_refused(sample):
     bad = sample(np.zeros((10, 10), np.uint8))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(InputError, match="decompression bomb"):
+    Image.new("1", (13_000, 13_000)).save(bad.mask)
+    with pytest.raises(InputError, match=r"has more than 52 million pixels \(13000 x 13000\)"):
+        read_parts(bad)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (np.full((2, 2), 65536, np.int32), "the mask holds 65536"),
+        (np.full((2, 2), -1, np.int32), "the mask holds -1"),
+        (np.full((2, 2), 0.4, np.float32), "a mask has one channel of class values, this one is F"),
+    ],
+)
+def test_a_mask_of_values_that_no_class_has(sample, values, problem):
+    bad = sample(np.zeros((2, 2), np.uint8))
+    Image.fromarray(values).save(bad.mask, "TIFF")
+    with pytest.raises(InputError, match=problem):
         read_parts(bad)
 
 

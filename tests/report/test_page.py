@@ -332,7 +332,7 @@ def test_failed_report_leaves_the_old_one_and_nothing_else(run_folder):
     before = write_report(run_folder).read_bytes()
     files = sorted(run_folder.iterdir())
     next((run_folder / "pictures").glob("*.jpg")).write_bytes(b"no picture")
-    with pytest.raises(OSError, match="cannot identify image"):
+    with pytest.raises(InputError, match="cannot be read as a picture"):
         write_report(run_folder)
     assert (run_folder / "report.html").read_bytes() == before
     assert sorted(run_folder.iterdir()) == files

@@ -96,7 +96,7 @@ def test_json_has_size_areas_box_and_confidence(client, predictor):
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
-        (b"not a picture", 422, "cat.png: cannot be read as a picture (cannot identify image file)"),
+        (b"not a picture", 422, "cat.png: cannot be read as a picture (it is no JPEG"),
         (encoded()[:-200], 422, "cat.png: cannot be read as a picture"),
         (b"", 422, "cat.png: cannot be read as a picture"),
         (encoded(300, 60), 413, "cat.png: has more than 0.01 million pixels"),
