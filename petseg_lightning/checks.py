@@ -113,7 +113,7 @@ RULES: dict[str, Rule] = {
     "mixing.p": PROBABILITY,
     "compute.precision": PRECISION,
     "compute.channels_last": one_of("auto", True, False),
-    "compute.compile": one_of("auto", True, False),
+    "compute.compile": one_of(True, False),
     "compute.fused": one_of(True, False),
     "compute.tf32": one_of(True, False),
     "compute.deterministic": one_of(True, False, "warn"),

@@ -6,11 +6,11 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from petseg_lightning.environment import processor
 from petseg_lightning.errors import InputError
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+BF16_OF_A_CPU = ("avx512_bf16", "amx_bf16")  # instructions for which PyTorch has both passes of a convolution
 FEW_CHANNELS = 8  # fewer of them, last in memory, do not fill a vector of a CPU
 
 
@@ -50,16 +50,20 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def device_name(device: torch.device) -> str:
-    """The model of a GPU or of the processor."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-
-
 def has_units_for(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the device computes in a short floating-point type by itself; a CPU without them is slow at it."""
+    """Whether the device is known to compute in a short floating-point type by itself; without, it can be very slow."""
     if device.type == "cpu":
-        return dtype is torch.bfloat16 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return device.type != "cuda" or dtype is torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+        units = torch.cpu.get_capabilities()
+        return dtype is torch.bfloat16 and any(units.get(name, False) for name in BF16_OF_A_CPU)
+    if device.type == "cuda":
+        return dtype is torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    return False
+
+
+def usable_precision(precision: str, device: torch.device) -> str:
+    """The precision of a training where the device has units for it, or else 32-true."""
+    dtype = AUTOCAST.get(precision)
+    return precision if dtype is None or has_units_for(dtype, device) else "32-true"
 
 
 def require_accelerator(name: str) -> None:

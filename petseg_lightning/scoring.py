@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.compute import Compute, use
 from petseg_lightning.config import build, build_all, plain
-from petseg_lightning.devices import require_accelerator
+from petseg_lightning.devices import require_accelerator, usable_precision
 from petseg_lightning.evaluation import evaluate, own_protocol
 from petseg_lightning.inference.checkpoint import find_model, load_module
 from petseg_lightning.inference.exported import find_export
@@ -47,9 +48,9 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     paths = [find_model(path) for path in (cfg.ckpt if isinstance(cfg.ckpt, ListConfig) else [cfg.ckpt])]
     options = {key: cfg[key] for key in ("tta", "tiling", "backend")}
     as_predicted = len(paths) > 1 or options != _PLAIN or find_export(paths[0]) is not None
-    device = str(build(cfg.trainer, precision="32-true", logger=False).strategy.root_device) if as_predicted else ""
+    device: torch.device = build(cfg.trainer, precision="32-true", logger=False).strategy.root_device
     module = (
-        PredictorModule(Predictor.load(*paths, device=device, **options))
+        PredictorModule(Predictor.load(*paths, device=str(device), **options))
         if as_predicted
         else SegmentationModule.of(load_module(paths[0]))
     )
@@ -57,7 +58,7 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     datamodule = build_datamodule(cfg)
     own_protocol(module, datamodule)
     callbacks = [*build_all(cfg.callbacks), EvaluationRecorder()]
-    compute = Compute() if as_predicted else _compute_of(cfg, module.description)
+    compute = Compute() if as_predicted else _compute_of(cfg, module.description, device)
     use(module, compute, datamodule.batch_size, tf32=cfg.compute.tf32)
     trainer: Trainer = build(
         cfg.trainer, precision=compute.precision, callbacks=callbacks, logger=False, default_root_dir=folder
@@ -73,9 +74,13 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     return metrics
 
 
-def _compute_of(cfg: DictConfig, description: dict[str, Any]) -> Compute:
-    """As in the training, so that the scores are the same, unless the config says otherwise; never compiled."""
+def _compute_of(cfg: DictConfig, description: dict[str, Any], device: torch.device) -> Compute:
+    """As in the training, so that the scores are the same, unless the config says otherwise; never compiled.
+
+    In fp32 on a device without units for the precision of the training.
+    """
     way = asdict(Compute()) | description.get("compute", {})
+    way["precision"] = usable_precision(way["precision"], device)
     chosen = {"precision": cfg.trainer.precision, "channels_last": cfg.compute.channels_last}
     way |= {key: value for key, value in chosen.items() if value != "auto"}
     return Compute(**{**way, "compile": False})

@@ -18,7 +18,7 @@ from petseg_lightning import __version__
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
 from petseg_lightning.callbacks.temperature import TemperatureScaling
 from petseg_lightning.callbacks.throughput import Throughput
-from petseg_lightning.compute import Compute, choose, random_batch, use
+from petseg_lightning.compute import Compute, choose, use
 from petseg_lightning.conf_tree import flatten, shown
 from petseg_lightning.config import build, build_all, given, plain
 from petseg_lightning.data.datamodule import SegmentationDataModule
@@ -142,7 +142,7 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
         target,
         **build(cfg.preprocessing),
         **build(cfg.scheduler),
-        optimizer=build(cfg.optimizer),
+        optimizer=build_optimizer(cfg),
         mixing=build(cfg.mixing, seed=cfg.seed) if cfg.mixing else None,
         description={
             "version": __version__,
@@ -155,6 +155,16 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
     size = datamodule.image_size
     module.example_input_array = torch.zeros(1, 3, size, size, dtype=torch.uint8)  # for the summary's sizes and FLOPs
     return module
+
+
+def build_optimizer(cfg: DictConfig, **values: Any) -> Any:
+    """What makes the optimizer of a config from parameters.
+
+    Where gradients are clipped, it is not fused: Lightning clips none of a fused optimizer in mixed precision.
+    """
+    if cfg.trainer.gradient_clip_val is not None and "fused" in cfg.optimizer:
+        values["fused"] = False
+    return build(cfg.optimizer, **values)
 
 
 def _with_measured_weights(loss: dict[str, Any], datamodule: SegmentationDataModule) -> dict[str, Any]:
@@ -184,7 +194,7 @@ def find_values(cfg: DictConfig, module: SegmentationModule, datamodule: Segment
         size = finders["batch_size"].find(module, datamodule.image_size, pictures, device)
         found["data.batch_size"] = datamodule.batch_size = module.description["data"]["batch_size"] = size
     if "lr" in finders:
-        optimizer = partial(build, cfg.optimizer)
+        optimizer = partial(build_optimizer, cfg)
         found["optimizer.lr"] = rate = finders["lr"].find(module, datamodule, optimizer, trainer, folder)
         module.build_optimizer = optimizer(lr=rate)
     for key, value in found.items():
@@ -201,32 +211,15 @@ def choose_compute(
 
     A resumed training goes on as it began, unless the config says otherwise.
     """
-    batch_size = datamodule.batch_size
     wanted = {**plain(cfg.compute), "precision": cfg.trainer.precision}
     if resume is not None:
         before = read_checkpoint(resume)[CHECKPOINT_KEY].get("compute", {})
         wanted |= {key: value for key, value in before.items() if wanted[key] == "auto"}
     probe: Trainer = build(cfg.trainer, precision="32-true", logger=False, enable_checkpointing=False)
-    compute = choose(
-        wanted,
-        module,
-        random_batch(batch_size, datamodule.image_size, len(module.target.part_names)),
-        probe.strategy.root_device,
-        steps=_planned_steps(cfg, datamodule.counts["train"], batch_size * probe.world_size),
-        processes=probe.world_size,
-    )
-    use(module, compute, batch_size, tf32=cfg.compute.tf32)
+    compute = choose(wanted, probe.strategy.root_device)
+    use(module, compute, datamodule.batch_size, tf32=cfg.compute.tf32)
     module.description["compute"] = asdict(compute)
     return compute
-
-
-def _planned_steps(cfg: DictConfig, images: int, batch_size: int) -> int:
-    """Batches of the whole training, for all that the config says; early stopping may come before."""
-    batches = -(-images // batch_size)
-    for limit in (cfg.trainer.limit_train_batches, cfg.trainer.overfit_batches, int(cfg.trainer.fast_dev_run)):
-        if limit:
-            batches = int(limit * batches) if isinstance(limit, float) else min(limit, batches)
-    return batches * (1 if cfg.trainer.fast_dev_run else cfg.trainer.max_epochs)
 
 
 def write_environment(

@@ -32,7 +32,7 @@ def measure_startup(cfg: DictConfig) -> dict[str, Any]:
     """Seconds of the bare imports, of the data check, and to the first step: first and later starts.
 
     A start is a process of its own with the overrides of this one. The first has the data, and nothing from earlier
-    runs: no decoded pictures, no measurement of what is fastest.
+    runs: no decoded pictures.
     """
     _check_data(cfg)  # which downloads, draws or decodes what is not there yet
     rounds = range(min(cfg.rounds, 3))
@@ -65,7 +65,7 @@ def _start(folder: Path) -> float:
         f"data.cache_dir={folder / 'pictures'}",
         f"+callbacks.end._target_={__name__}.{EndAfterFirstStep.__name__}",
     ]
-    return _seconds(command, {**os.environ, "XDG_CACHE_HOME": str(folder)})
+    return _seconds(command, dict(os.environ))
 
 
 def _seconds(command: list[str], environment: dict[str, str]) -> float:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_e
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from petseg_lightning.compute import Compute, random_batch, training_step
+from petseg_lightning.data.dataset import Batch
 from petseg_lightning.errors import InputError
 from petseg_lightning.module import SegmentationModule
 
@@ -49,8 +50,7 @@ class BatchSizeFinder:
         """
 
         def step(size: int) -> Tensor:
-            batch = random_batch(size, image_size, len(module.target.part_names))
-            return training_step(module, Compute(), batch, device)()
+            return training_step(module, random_batch(size, image_size, len(module.target.part_names)), device)
 
         found, size = 0, SMALLEST
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -66,6 +66,30 @@ class BatchSizeFinder:
                 "larger"
             )
         return found
+
+
+def random_batch(batch_size: int, image_size: int, num_parts: int) -> Batch:
+    """A batch of noise in the types and memory format of a real one."""
+    generator = torch.Generator().manual_seed(0)
+    size = (batch_size, image_size, image_size)
+    return Batch(
+        image=torch.randint(256, (*size, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2),
+        parts=torch.randint(num_parts, size, dtype=torch.uint8, generator=generator),
+        index=torch.arange(batch_size),
+    )
+
+
+def training_step(module: SegmentationModule, batch: Batch, device: torch.device) -> Tensor:
+    """The loss of one optimizer step of a copy of the module, in fp32, which takes more memory than a short type."""
+    copy = deepcopy(module).to(device)
+    on_device: Batch = {key: value.to(device) for key, value in batch.items()}  # type: ignore[attr-defined, assignment]
+    assert copy.build_optimizer is not None
+    optimizer = copy.build_optimizer(copy.parameters())
+    getattr(optimizer, "train", lambda: None)()  # of a schedule-free one
+    loss = copy.training_loss(on_device)
+    loss.backward()
+    optimizer.step()
+    return loss
 
 
 def _unless_too_large(action: Callable[..., T], *arguments: Any) -> T | None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from petseg_lightning.data.samples import squeezed
-from petseg_lightning.devices import AUTOCAST, has_units_for, keep_freed_memory, lay_channels_last
+from petseg_lightning.devices import AUTOCAST, keep_freed_memory, lay_channels_last, usable_precision
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import find_model, load_module
 from petseg_lightning.inference.exported import FILES, find_export, runtime
@@ -94,9 +94,7 @@ def _load(path: Path, device: torch.device, backend: str) -> tuple[Forward, dict
 
 def _forward(module: Segmenter, device: torch.device) -> Forward:
     compute = module.description.get("compute", {})
-    dtype = AUTOCAST.get(compute.get("precision", "32-true"))
-    if dtype is not None and not has_units_for(dtype, device):
-        dtype = None
+    dtype = AUTOCAST.get(usable_precision(compute.get("precision", "32-true"), device))
     keep_freed_memory()
     module.to(device)
     if compute.get("channels_last"):

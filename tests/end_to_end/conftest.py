@@ -42,12 +42,12 @@ def train_small(small_overrides):
 
 @pytest.fixture(scope="session")
 def trained_run(train_small, tmp_path_factory):
-    """(reading) -> the folder of a small training in that reading, made once."""
+    """(reading) -> the folder of a small training in that reading, made once, with scores to the bit."""
 
     @functools.cache
     def run(target: str = "trimap") -> Path:
         folder = tmp_path_factory.mktemp(f"run_{target}")
-        train_small(folder, f"data.target={target}")
+        train_small(folder, f"data.target={target}", "compute=exact")
         return folder
 
     return run

@@ -1,11 +1,12 @@
 """The chosen way to compute, from a training to its resumption and its evaluation."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from petseg_lightning import compute
 from petseg_lightning.compute import Compute
 from petseg_lightning.config import compose
 from petseg_lightning.errors import InputError
@@ -17,24 +18,14 @@ FAST = {"precision": "bf16-mixed", "channels_last": True, "compile": False}
 PLAIN = vars(Compute())
 
 
-@pytest.fixture(autouse=True)
-def own_cache_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache_home"))
-
-
 @pytest.fixture
-def fast_way(monkeypatch):
-    """Every measurement says that one way is twice as fast as any other; the number of measurements."""
-    calls = []
+def cpu(monkeypatch):
+    """(whether it has units for bf16) -> such a processor."""
 
-    def rates(ways, module, batch, device):
-        calls.append(ways)
-        return {way: 2e9 if vars(way) == FAST else 1e9 for way in ways}
+    def have(bf16: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
 
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr(compute, "_rates", rates)
-    monkeypatch.setattr(compute, "WORTH_MEASURING", 2)
-    return calls
+    return have
 
 
 def stored(folder):
@@ -51,9 +42,9 @@ def score(folder, run, *overrides):
     return score_checkpoint(compose("evaluate", settings, output_dir=folder))
 
 
-def test_is_noted_resumed_and_used_for_the_same_scores(train_small, tmp_path, fast_way, monkeypatch):
+def test_is_noted_resumed_and_used_for_the_same_scores(train_small, tmp_path, cpu):
+    cpu(bf16=True)
     first = train_small(tmp_path / "first")
-    assert len(fast_way) == 1
     assert stored(tmp_path / "first") == of_environment(tmp_path / "first") == FAST
 
     scored = score(tmp_path / "scored", tmp_path / "first")
@@ -63,19 +54,34 @@ def test_is_noted_resumed_and_used_for_the_same_scores(train_small, tmp_path, fa
     score(tmp_path / "plain", tmp_path / "first", "trainer.precision=32-true", "compute.channels_last=false")
     assert of_environment(tmp_path / "plain") == PLAIN
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another_machine"))
+    cpu(bf16=False)
+    score(tmp_path / "elsewhere", tmp_path / "first")
+    assert of_environment(tmp_path / "elsewhere") == {**FAST, "precision": "32-true"}
     train_small(tmp_path / "resumed", f"ckpt_path={tmp_path / 'first'}", "trainer.max_epochs=3", "seed=1")
-    assert len(fast_way) == 1
     assert stored(tmp_path / "resumed") == FAST
     options = ["compute.channels_last=false", "trainer.precision=32-true", "trainer.max_epochs=3"]
     train_small(tmp_path / "otherwise", f"ckpt_path={tmp_path / 'first'}", *options)
     assert stored(tmp_path / "otherwise") == PLAIN
 
 
-def test_exact_is_plain_whatever_is_fast(train_small, tmp_path, fast_way):
+def test_is_the_same_for_a_training_of_one_step_beside_other_work(train_small, tmp_path, cpu, monkeypatch):
+    cpu(bf16=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache_home"))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        train_small(tmp_path / "run", "debug=limit", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert stored(tmp_path / "run") == FAST
+    assert not (tmp_path / "cache_home").exists()
+
+
+def test_exact_is_plain_whatever_the_device_can_do(train_small, tmp_path, cpu):
+    cpu(bf16=True)
     train_small(tmp_path / "run", "compute=exact", "trainer.max_epochs=1")
     assert stored(tmp_path / "run") == PLAIN
-    assert fast_way == []
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["fused"] is False
     assert torch.get_float32_matmul_precision() == "highest"

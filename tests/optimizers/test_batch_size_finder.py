@@ -6,7 +6,7 @@ from torch import nn
 
 from petseg_lightning.errors import InputError
 from petseg_lightning.finders import batch_size
-from petseg_lightning.finders.batch_size import BatchSizeFinder, free_memory, saved_bytes
+from petseg_lightning.finders.batch_size import BatchSizeFinder, free_memory, random_batch, saved_bytes, training_step
 from petseg_lightning.training import find_values
 
 CPU = torch.device("cpu")
@@ -21,18 +21,15 @@ def fake_steps(monkeypatch, largest):
     """Steps that keep 1000 bytes a picture, and have not enough memory for more than the largest batch."""
     tried = []
 
-    def make(module, compute, batch, device):
-        def step():
-            size = len(batch["image"])
-            tried.append(size)
-            if size > largest:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
-            weights = torch.ones(size * 250, requires_grad=True)
-            return (weights * weights.detach().clone()).sum()
+    def step(module, batch, device):
+        size = len(batch["image"])
+        tried.append(size)
+        if size > largest:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        weights = torch.ones(size * 250, requires_grad=True)
+        return (weights * weights.detach().clone()).sum()
 
-        return step
-
-    monkeypatch.setattr(batch_size, "training_step", make)
+    monkeypatch.setattr(batch_size, "training_step", step)
     return tried
 
 
@@ -69,6 +66,25 @@ def test_other_errors_are_not_taken_for_too_little_memory(monkeypatch, module):
     monkeypatch.setattr(batch_size, "training_step", broken)
     with pytest.raises(RuntimeError, match="something else"):
         BatchSizeFinder(256, 1.0).find(module, 8, 1000, CPU)
+
+
+def test_a_random_batch_has_the_types_of_a_real_one():
+    batch = random_batch(4, 16, num_parts=5)
+    assert (batch["image"].shape, batch["image"].dtype) == ((4, 3, 16, 16), torch.uint8)
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    assert (batch["parts"].shape, batch["parts"].dtype) == ((4, 16, 16), torch.uint8)
+    assert set(batch["parts"].unique().tolist()) == set(range(5))
+    assert batch["index"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "schedule_free_adamw"])
+def test_a_tried_step_leaves_the_module_as_it_was(tiny_parts, optimizer):
+    module = tiny_parts(f"optimizer={optimizer}")[2]
+    before = deepcopy(module.state_dict())
+    loss = training_step(module, random_batch(2, 16, 5), CPU)
+    assert torch.equal(loss, module.training_loss(random_batch(2, 16, 5)))
+    module.load_state_dict(before)  # a loss changes the batch statistics
+    assert torch.equal(loss, training_step(module, random_batch(2, 16, 5), CPU))
 
 
 def test_bytes_that_a_backward_pass_keeps():

@@ -9,7 +9,6 @@ from schedulefree import AdamWScheduleFree
 from torch.optim.swa_utils import update_bn
 
 from petseg_lightning.callbacks.recent_pictures import measure_statistics
-from petseg_lightning.compute import Compute, random_batch, training_step
 from petseg_lightning.inference.checkpoint import load_module
 from petseg_lightning.models.smp import SMP
 
@@ -65,12 +64,6 @@ def test_a_checkpoint_holds_the_averages_where_not_every_epoch_validates(fit_tin
     fit_tiny(tmp_path, *OWN, epochs=3, check_val_every_n_epoch=2)
     state = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert state["optimizer_states"][0]["param_groups"][0]["train_mode"] is False
-
-
-def test_its_speed_can_be_measured(tiny_parts):
-    _, _, module = tiny_parts(*OWN)
-    step = training_step(module, Compute(), random_batch(2, 16, 5), torch.device("cpu"))
-    assert step() > step()
 
 
 def test_a_frozen_encoder_keeps_its_statistics():
