@@ -60,6 +60,7 @@ RULES: dict[str, Rule] = {
     "format": one_of("bundle", "onnx", "openvino", "torch"),
     "precision": one_of("fp32", "fp16", "int8"),
     "backend": one_of("auto", "torch", "onnx", "openvino"),
+    "trust_code": one_of(True, False),
     "shard_size": whole(1),
     "host": Rule("a name or an address", lambda v: isinstance(v, str) and bool(v)),
     "port": whole(0, 65535),

@@ -16,6 +16,7 @@ from petseg_lightning.config import build, build_all, plain
 from petseg_lightning.devices import require_accelerator, usable_precision
 from petseg_lightning.evaluation import evaluate, own_protocol
 from petseg_lightning.inference.checkpoint import find_model, load_module
+from petseg_lightning.inference.description import stored_data
 from petseg_lightning.inference.exported import find_export
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.predictor_module import PredictorModule
@@ -50,7 +51,7 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     as_predicted = len(paths) > 1 or options != _PLAIN or find_export(paths[0]) is not None
     device: torch.device = build(cfg.trainer, precision="32-true", logger=False).strategy.root_device
     module = (
-        PredictorModule(Predictor.load(*paths, device=str(device), **options))
+        PredictorModule(Predictor.load(*paths, device=str(device), trust_code=cfg.trust_code, **options))
         if as_predicted
         else SegmentationModule.of(load_module(paths[0]))
     )
@@ -88,10 +89,9 @@ def _compute_of(cfg: DictConfig, description: dict[str, Any], device: torch.devi
 
 def with_data_of(cfg: DictConfig, description: dict[str, Any]) -> DictConfig:
     """The config with the checkpoint's data where none is chosen, and always with the checkpoint's image size."""
-    data = plain(cfg.data)
+    data, image_size = plain(cfg.data), description["preprocessing"]["image_size"]
     if "_target_" not in data:
-        data = {**description["data"], **{key: value for key, value in data.items() if value is not None}}
-    image_size = description["preprocessing"]["image_size"]
-    if data["image_size"] != image_size:
+        data = stored_data(description, data)
+    elif data["image_size"] != image_size:
         log.info("Pictures are resized to the checkpoint's %d pixels, not to %d", image_size, data["image_size"])
     return OmegaConf.create({**cfg, "data": {**data, "image_size": image_size}})

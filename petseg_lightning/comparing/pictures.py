@@ -13,6 +13,7 @@ from petseg_lightning.data.dataset import SegmentationDataset
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing
 from petseg_lightning.inference.checkpoint import load_module
+from petseg_lightning.inference.description import stored_data
 from petseg_lightning.pictures import class_colours, overlay
 from petseg_lightning.run_pictures import predict_item
 from petseg_lightning.segmenter import Segmenter
@@ -48,12 +49,8 @@ def write_pictures(folder: Path, rows: Mapping[str, Iterable[int]], settings: Ma
 
 
 def _test_pictures(module: Segmenter, fingerprint: str | None) -> SegmentationDataset:
-    """The test split that a checkpoint names, read picture by picture."""
-    data = {**module.description["data"], "cache": "none"}
-    if "download" in data:
-        data["download"] = False
-    if not Path(data["root"]).is_dir():
-        raise InputError(f"the data are no longer in {data['root']}")
+    """The test split that a checkpoint names, read picture by picture; nothing is drawn, downloaded or written."""
+    data = stored_data(module.description, {"cache": "none"})
     datamodule: SegmentationDataModule = build(data, transforms=[], seed=0)
     if datamodule.description()["fingerprint"] != fingerprint:
         raise InputError(f"the data in {data['root']} are not those of the runs any more")

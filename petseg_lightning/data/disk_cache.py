@@ -87,8 +87,11 @@ def open_disk_cache(table: SampleTable, image_size: int, root: Path, cache_dir: 
 def writable_cache(root: Path) -> Path:
     """The folder for what is made from the data in `root`: in it, or the user's own where that cannot be written."""
     own = root / FOLDER
-    if os.access(own if own.exists() else root, os.W_OK):
-        return own
+    return own if os.access(own if own.exists() else root, os.W_OK) else user_cache()
+
+
+def user_cache() -> Path:
+    """The user's own folder for what is made from data that lie elsewhere."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "petseg_lightning" / "pictures"
 
 

@@ -1,21 +1,29 @@
 """Tar shards of pictures (WebDataset format), and the index beside them that says how many each one holds."""
 
 import io
-import json
 import re
 import tarfile
+import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from petseg_lightning.data.samples import MaskCode, Sample
 from petseg_lightning.errors import InputError
+from petseg_lightning.plain_files import brief, open_regular, parse_json
+from petseg_lightning.rules import Rule, is_number, whole
 
 FORMAT = 1  # to be raised with every change of what a shard or its index holds
 GENERATOR = "petseg shard"
 INDEX = "index.json"
+ADDRESS = re.compile(r"(https?|gs|s3)://[\w.\-~/:@%+=,?&#\[\]]+", re.ASCII)
+_TIMEOUT = 30  # seconds in which a server says something
+_LARGEST_INDEX = 2**26  # bytes
+_LARGEST_MEMBER = 2**28  # bytes of a file in a shard
+_SHARD_NAME = re.compile(r"\w[\w.\-]{0,200}\.tar", re.ASCII)
+_MANY = whole(0, 10**12)
 
 Entry = tuple[int, Sample]  # its index in the split; index -1 is padding
 
@@ -40,20 +48,42 @@ class Member(io.BytesIO):
 
 
 def parse_index(content: bytes, location: str) -> dict[str, Any]:
-    """What the index of a folder or URL says. Raises InputError for another one, or one of another format."""
-    try:
-        index = json.loads(content)
-        known = index["generator"] == GENERATOR
-    except (ValueError, TypeError, KeyError):
-        known = False
-    if not known:
-        raise InputError(f"{location}/{INDEX} is not of {GENERATOR}; write shards with petseg shard out=<folder>")
-    if index["format"] != FORMAT:
+    """What the index of a folder or URL says. Raises InputError for another one, one of another format, or damaged."""
+    name = f"{location}/{INDEX}"
+    index = parse_json(content.decode("utf-8", "replace"), name, most=len(content))
+    if not isinstance(index, dict) or index.get("generator") != GENERATOR:
+        raise InputError(f"{name} is not of {GENERATOR}; write shards with petseg shard out=<folder>")
+    if index.get("format") != FORMAT:
         raise InputError(
-            f"{location}/{INDEX} is of format {index['format']} and this version reads format {FORMAT}; "
+            f"{name} is of format {brief(index.get('format'))} and this version reads format {FORMAT}; "
             "write the shards again with petseg shard"
         )
+    if problem := _problem(index):
+        raise InputError(f"{name} is damaged ({problem}); copy it again from where petseg shard wrote it")
     return index
+
+
+def _problem(index: dict[str, Any]) -> str | None:
+    names, shares, splits = (index.get(key) for key in ("part_names", "part_shares", "splits"))
+    text = Rule("", lambda v: isinstance(v, str) and 0 < len(v) <= 200 and v.isprintable())
+    if not (isinstance(names, list) and 0 < len(names) < 255 and all(map(text.holds, names))):
+        return "part_names"
+    if not (isinstance(shares, list) and len(shares) == len(names) and all(map(is_number, shares))):
+        return "part_shares"
+    if not (isinstance(index.get("source"), dict) and _MANY.holds(index["source"].get("breeds"))):
+        return "source"
+    for split in ("train", "val", "test"):
+        found = splits.get(split) if isinstance(splits, dict) else None
+        shards = found.get("shards") if isinstance(found, dict) else None
+        if not (isinstance(found, dict) and isinstance(shards, list) and shards and _MANY.holds(found.get("count"))):
+            return f"splits.{split}"
+        for shard in shards:
+            known = isinstance(shard, dict) and all(_MANY.holds(shard.get(key)) for key in ("count", "bytes"))
+            if not known or not _SHARD_NAME.fullmatch(str(shard.get("name"))):
+                return f"splits.{split}.shards: {brief(shard)} is no file beside it with its count and bytes"
+        if sum(shard["count"] for shard in shards) != found["count"]:
+            return f"splits.{split}.count"
+    return None
 
 
 def check_size(path: Path, size: int) -> None:
@@ -64,19 +94,52 @@ def check_size(path: Path, size: int) -> None:
         raise InputError(f"{path} {state}; copy it again from where petseg shard wrote it")
 
 
+def is_address(location: str) -> bool:
+    """Whether it is an http, https, gs or s3 address, else a path. Raises InputError for what pretends to be one."""
+    if ADDRESS.fullmatch(location):
+        return True
+    if "://" in location or re.match(r"\w+:", location):
+        raise InputError(
+            f"data.root={brief(location)} must be a folder, or an http, https, gs or s3 address without signs that "
+            "are none of an address; give another data.root="
+        )
+    return False
+
+
+def open_place(place: str) -> AbstractContextManager[BinaryIO]:
+    """A file by its path or address, to be read from its beginning to its end.
+
+    Raises:
+        InputError: no such place, or gs and s3 without their packages.
+        OSError: it cannot be read.
+    """
+    if not is_address(place):
+        return open_regular(Path(place))
+    if place.startswith("http"):
+        opened: Any = urllib.request.urlopen(place, timeout=_TIMEOUT)
+        return opened
+    import fsspec
+
+    try:
+        return fsspec.open(place, "rb")
+    except ImportError as error:
+        raise InputError(f"{brief(place)}: {' '.join(str(error).split())}") from error
+
+
 def read_file(url: str) -> bytes:
     """The content of a small file by path or URL. Raises InputError where it cannot be read."""
     _require_webdataset()
-    from webdataset.gopen import gopen
-
     try:
-        with closing(gopen(url)) as stream:
-            return stream.read()
+        with open_place(url) as stream:
+            content = stream.read(_LARGEST_INDEX + 1)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{url}: cannot be read ({_reason(error)}); give the folder or URL that petseg shard wrote as "
             "data.root=<folder>, or write one with petseg shard data=... out=<folder>"
         ) from error
+    if len(content) > _LARGEST_INDEX:
+        raise InputError(f"{url} has more than {_LARGEST_INDEX:,} bytes; give the folder that petseg shard wrote")
+    return content
 
 
 def read_shard(shard: Shard, code: MaskCode) -> Iterator[Entry]:
@@ -87,13 +150,12 @@ def read_shard(shard: Shard, code: MaskCode) -> Iterator[Entry]:
             its index says; at the end of the shard where it ends too early.
     """
     _require_webdataset()
-    from webdataset.gopen import gopen
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import group_by_keys
 
     found = 0
     try:
-        with closing(gopen(shard.url)) as stream:
-            for members in group_by_keys(tar_file_expander([{"url": shard.url, "stream": stream}])):
+        with open_place(shard.url) as stream:
+            for members in group_by_keys(_members(shard.url, stream)):
                 yield _entry(shard.url, members, code)
                 found += 1
     except (OSError, tarfile.TarError, ValueError, KeyError) as error:
@@ -107,18 +169,35 @@ def read_shard(shard: Shard, code: MaskCode) -> Iterator[Entry]:
         )
 
 
+def _members(url: str, stream: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The files of a tar as webdataset groups them; its own reader would unpack what is compressed to any size."""
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            if not member.isreg() or member.issparse() or member.size > _LARGEST_MEMBER:
+                raise ValueError(f"{brief(member.name)} is none of its pictures")
+            file = tar.extractfile(member)
+            assert file is not None  # of a regular file
+            yield {"fname": member.name, "data": file.read(), "__url__": url}
+            tar.members = []  # type: ignore[attr-defined]  # else all are kept
+
+
 def _entry(url: str, members: Mapping[str, Any], code: MaskCode) -> Entry:
     """An entry of what webdataset grouped: a member's content by the ending of its name."""
-    row = json.loads(members["json"])
+    row = parse_json(members["json"].decode("utf-8", "replace"), f"{url}/{members['__key__']}.json")
     (ending,) = (key for key in members if not key.startswith("__") and key not in ("json", "mask.png"))
     image, mask = (Member(members[end], f"{url}/{members['__key__']}.{end}") for end in (ending, "mask.png"))
-    return row["index"], Sample(row["name"], image, mask, code, row["breed"], row["species"])  # type: ignore[arg-type]
+    text = [row[key] for key in ("name", "breed", "species")] if isinstance(row, dict) else []
+    if not text or not all(isinstance(one, str) and one.isprintable() and len(one) < 2**10 for one in text):
+        raise ValueError(f"{brief(members['__key__'])}.json does not describe a picture")
+    name = PurePosixPath(text[0])
+    if not name.parts or name.is_absolute() or ".." in name.parts or not _MANY.holds(row["index"]):
+        raise ValueError(f"{image}: its name {brief(text[0])} leaves the folder, or its index is no number")
+    return row["index"], Sample(*text[:1], image, mask, code, *text[1:])  # type: ignore[arg-type]
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in few words where it is a program like curl that failed."""
-    program = re.search(r"\['(\w+)'.*exit (\d+)", str(error))
-    return f"{program[1]} ended with exit code {program[2]}" if program else str(error)
+    """What went wrong, without the advice of whoever noticed it."""
+    return getattr(error.__cause__, "strerror", None) or str(error)
 
 
 def _require_webdataset() -> None:

@@ -23,7 +23,16 @@ from petseg_lightning.data.disk_cache import DiskArrays, open_disk_cache, writab
 from petseg_lightning.data.sample_table import Kind, Samples, SampleTable
 from petseg_lightning.data.samples import MaskCode
 from petseg_lightning.data.shard_batches import LANES, ShardBatches
-from petseg_lightning.data.shards import INDEX, Member, Shard, check_size, parse_index, read_file, read_shard
+from petseg_lightning.data.shards import (
+    INDEX,
+    Member,
+    Shard,
+    check_size,
+    is_address,
+    parse_index,
+    read_file,
+    read_shard,
+)
 from petseg_lightning.data.splits import EpochSampler
 from petseg_lightning.data.targets import IGNORE, PET_PARTS, own_target, pet_target
 from petseg_lightning.errors import InputError
@@ -40,7 +49,7 @@ class StreamDataModule(SegmentationDataModule):
     in `splits` or `pictures` unpacks it too.
 
     Args:
-        root: a folder, or the http, https, gs or file URL of one.
+        root: a folder, or the http, https, gs or s3 address of one.
         target: see `pet_target`; for shards of other data than pets the masks hold the classes themselves.
         border: see `pet_target`.
         shuffle_buffer: how many encoded pictures each device holds to mix them.
@@ -62,7 +71,8 @@ class StreamDataModule(SegmentationDataModule):
         shuffle_buffer: int = 2000,
         **options: Unpack[LoaderOptions],
     ) -> None:
-        self._location = str(root).rstrip("/") if "://" in str(root) else str(Path(root).absolute())
+        address = is_address(str(root))
+        self._location = str(root).rstrip("/") if address else str(Path(root).absolute())
         content = read_file(f"{self.location}/{INDEX}")
         self.index = parse_index(content, self.location)
         self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
@@ -215,8 +225,6 @@ def _write_samples(folder: Path, shards: Sequence[Shard], code: MaskCode) -> Non
     for shard in shards:
         name = Path(shard.url).stem
         for index, sample in read_shard(shard, code):
-            if sample.name.startswith("/") or ".." in PurePosixPath(sample.name).parts:
-                raise InputError(f"{sample.image}: its name {sample.name} leaves the folder; write the shard again")
             ending = PurePosixPath(str(sample.image)).suffix
             for path, member in (
                 (folder / name / "images" / f"{sample.name}{ending}", sample.image),

@@ -16,7 +16,7 @@ from petseg_lightning.data.datamodule import LoaderOptions
 from petseg_lightning.data.drawing.breeds import BREEDS
 from petseg_lightning.data.drawing.picture import draw_picture
 from petseg_lightning.data.pets import OxfordPetDataModule
-from petseg_lightning.data.presence import FOLDER
+from petseg_lightning.data.presence import FOLDER, require_pets
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing_folder
 
@@ -37,7 +37,10 @@ _LIST_HEADER = (
 
 
 class SyntheticPetDataModule(OxfordPetDataModule):
-    """Pets drawn into `<root>/oxford-iiit-pet` from `synthetic_seed`, and read like the real ones."""
+    """Pets drawn into `<root>/oxford-iiit-pet` from `synthetic_seed`, and read like the real ones.
+
+    With `draw=False` they must be there, whatever they were drawn from.
+    """
 
     complete_counts: ClassVar = {}
 
@@ -50,16 +53,21 @@ class SyntheticPetDataModule(OxfordPetDataModule):
         synthetic_seed: int = 0,
         target: str = "trimap",
         border: str | None = None,
+        draw: bool = True,
         **options: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(root, target, border, download=False, **options)
+        self.draw = draw
         self.num_trainval = num_trainval
         self.num_test = num_test
         self.picture_size = picture_size
         self.synthetic_seed = synthetic_seed
 
     def prepare_data(self) -> None:
-        """Draw the pets, unless they are there. Raises what write_synthetic_pets does."""
+        """Draw the pets, unless they are there. Raises what write_synthetic_pets does, or InputError without them."""
+        if not self.draw:
+            require_pets(self.root, download=False)
+            return
         write_synthetic_pets(self.root, self.num_trainval, self.num_test, self.picture_size, self.synthetic_seed)
 
 

@@ -57,20 +57,19 @@ def export(cfg: DictConfig) -> Path:
         load_module(folder)
         checked = "loads and reproduces its golden sample"
     else:
-        data = with_data_of(cfg, module.description | {"data": trained_on})
-        checked = _write_graph(folder, module, card, cfg, data)
+        checked = _write_graph(folder, module, card, cfg, trained_on)
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     Console().print(f"{cfg.format}  {folder}  ({size:.1f} MB, {checked})", soft_wrap=True, highlight=False)
     return folder
 
 
-def _write_graph(folder: Path, module: Segmenter, card: str, cfg: DictConfig, data: DictConfig) -> str:
+def _write_graph(folder: Path, module: Segmenter, card: str, cfg: DictConfig, data: dict[str, Any]) -> str:
     """Write an ONNX, OpenVINO or torch.export folder; what its check found, in words."""
     backend, file, precision = runtime(cfg.format), FILES[cfg.format], cfg.precision
     if folder.exists() and any(folder.iterdir()) and not (is_bundle(folder) or find_export(folder)):
         raise InputError(f"{folder} exists and is no exported model; give another out=")
     quiet_libraries()
-    datamodule = _data(data, precision)
+    datamodule = _data(cfg, module.description | {"data": data})
     with replacing_folder(folder) as partial:
         calibration = _pictures(datamodule, CALIBRATED) if precision == "int8" else []
         backend.save(module, partial / file, precision, [picture.transpose(2, 0, 1)[None] for picture in calibration])
@@ -91,20 +90,22 @@ def _write_graph(folder: Path, module: Segmenter, card: str, cfg: DictConfig, da
     return words
 
 
-def _data(cfg: DictConfig, precision: str) -> SegmentationDataModule | None:
+def _data(cfg: DictConfig, description: dict[str, Any]) -> SegmentationDataModule | None:
     """The data of the model, where they are there already."""
-    root = str(cfg.data.root)
-    if "download" in cfg.data:
-        cfg = OmegaConf.create({**cfg, "data": {**cfg.data, "download": False}})
     try:
+        cfg = with_data_of(cfg, description)
+        if "download" in cfg.data:
+            cfg = OmegaConf.create({**cfg, "data": {**cfg.data, "download": False}})
+        root = str(cfg.data.root)
         if "://" not in root and not Path(root).is_dir():
             raise InputError(f"{root} is not there")
         return build_datamodule(cfg)
     except InputError as error:
-        if precision == "fp32":
+        if cfg.precision == "fp32":
             return None
         raise InputError(
-            f"precision={precision} is scored on validation pictures, and {error}; give data.root=, or precision=fp32"
+            f"precision={cfg.precision} is scored on validation pictures, and {error}; give data.root=, or "
+            "precision=fp32"
         ) from error
 
 

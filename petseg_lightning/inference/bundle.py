@@ -11,7 +11,6 @@ Nothing in it is executed: tensors are safetensors, and the network is a class o
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing_folder, write_json, write_text
+from petseg_lightning.inference.description import read_description
 from petseg_lightning.pictures import class_colours
+from petseg_lightning.plain_files import open_regular, read_json, read_text
 from petseg_lightning.segmenter import Segmenter
 
 FORMAT = 1  # to be raised with every change of what a bundle holds
@@ -34,6 +35,8 @@ CONFIG, WEIGHTS, CARD, SUMS = "config.json", "model.safetensors", "README.md", "
 GOLDEN_PICTURE, GOLDEN_LOGITS = "golden.png", "golden.safetensors"
 HASHED = (CONFIG, WEIGHTS, GOLDEN_PICTURE, GOLDEN_LOGITS)
 TOLERANCE = 0.01  # part of the golden logits' range by which another machine's may differ
+_LARGEST_HEADER = 2**22  # bytes of names and shapes in a file of tensors
+_LARGEST_TENSORS = 2**31  # bytes of such a file
 _CLASSES_DIFFER = 0.001  # part of the golden pixels whose class may then be another
 
 
@@ -77,18 +80,26 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         InputError: a file is missing, changed, or of another version of this package.
     """
-    for name, digest in _sums(folder).items():
-        if _sha256(folder / name) != digest:
-            raise InputError(f"{folder / name} is not the file that was exported; get the bundle again")
-    try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        found = content.pop("format")
-        weights = load_file(folder / WEIGHTS)
-    except (ValueError, KeyError, AttributeError, SafetensorError) as error:
-        raise InputError(f"{folder} is not a bundle of petseg_lightning ({error}); export it again") from error
+    sums = _sums(folder)
+    for name in HASHED:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing, or no file; get the bundle again")
+    _require_same(folder, CONFIG, sums)
+    content = read_json(folder / CONFIG)
+    found = content.get("format") if isinstance(content, dict) else None
+    if type(found) is not int:
+        raise InputError(f"{folder} is not a bundle of petseg_lightning (it says no format); export it again")
     if found != FORMAT:
         raise InputError(f"{folder} is a bundle of format {found}, and this version reads {FORMAT}; export it again")
-    return content, weights
+    description = read_description(content, folder)
+    size = description["preprocessing"]["image_size"]
+    logits = (len(description["target"]["class_names"]), size, size)
+    if _header(folder / GOLDEN_LOGITS, sums) != {"logits": logits}:
+        raise InputError(f"{folder / GOLDEN_LOGITS} does not hold logits of {logits} values; get the bundle again")
+    _header(folder / WEIGHTS, sums)
+    for name in HASHED:
+        _require_same(folder, name, sums)
+    return description, load_file(folder / WEIGHTS)
 
 
 def golden_logits(module: Segmenter, picture: Image.Image) -> Tensor:
@@ -104,8 +115,11 @@ def require_golden(folder: Path, module: Segmenter) -> None:
     Raises:
         InputError: by how much it differs.
     """
-    expected = load_file(folder / GOLDEN_LOGITS)["logits"]
-    found = golden_logits(module, read_image(folder / GOLDEN_PICTURE))
+    expected = load_file(folder / GOLDEN_LOGITS)["logits"].float()
+    picture = read_image(folder / GOLDEN_PICTURE)
+    if picture.size != expected.shape[:0:-1]:
+        raise InputError(f"{folder / GOLDEN_PICTURE} is not of the model's size; get the bundle again")
+    found = golden_logits(module, picture)
     difference, span = float((found - expected).abs().max()), float(expected.max() - expected.min())
     changed = float((found.argmax(0) != expected.argmax(0)).float().mean())
     if not (difference <= TOLERANCE * span and changed <= _CLASSES_DIFFER):
@@ -116,19 +130,38 @@ def require_golden(folder: Path, module: Segmenter) -> None:
         )
 
 
+def _header(path: Path, sums: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a file, read without them. Raises InputError for a file of something else."""
+    with open_regular(path) as file:
+        header, size = int.from_bytes(file.read(8), "little"), file.seek(0, 2)
+    if size > _LARGEST_TENSORS:
+        raise InputError(f"{path} has {size:,} bytes, more than any model here; get the bundle again")
+    try:
+        if header > _LARGEST_HEADER:
+            raise SafetensorError("its header is too long")
+        with safe_open(path, framework="pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        _require_same(path.parent, path.name, sums)
+        raise InputError(f"{path.parent} is not a bundle of petseg_lightning ({error}); export it again") from error
+
+
 def _sums(folder: Path) -> Mapping[str, str]:
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").split("\n")
+        lines = read_text(folder / SUMS).split("\n")
         sums = {name: digest for digest, name in (line.split("  ") for line in lines if line)}
         if set(sums) != set(HASHED):
             raise ValueError(f"it must list {', '.join(HASHED)}")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"{folder / SUMS} cannot be used ({error}); get the bundle again") from error
     return sums
 
 
+def _require_same(folder: Path, name: str, sums: Mapping[str, str]) -> None:
+    if _sha256(folder / name) != sums[name]:
+        raise InputError(f"{folder / name} is not the file that was exported; get the bundle again")
+
+
 def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path} is missing; get the bundle again")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

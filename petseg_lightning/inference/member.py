@@ -46,7 +46,14 @@ class Member:
         self.forecast: dict[str, Any] | None = description.get("forecast") if tta == "none" else None
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device, tta: str = "none", backend: str = "auto") -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        device: torch.device,
+        tta: str = "none",
+        backend: str = "auto",
+        trust_code: bool = False,
+    ) -> Self:
         """The model of a run folder, a checkpoint, a bundle or an export.
 
         Args:
@@ -55,11 +62,12 @@ class Member:
             tta: see above.
             backend: torch, onnx or openvino; auto: that of an export, and for all others torch, as in their training
                 where that is fast here.
+            trust_code: whether a file of torch.export, which is a program, may be loaded.
 
         Raises:
             InputError: nothing there that can be used.
         """
-        forward, description = _load(find_model(path), device, backend)
+        forward, description = _load(find_model(path), device, backend, trust_code)
         return cls(forward, description, tta)
 
     def logits(self, images: Sequence[Image.Image]) -> Tensor:
@@ -70,18 +78,26 @@ class Member:
             batch = torch.from_numpy(np.stack([squeezed(image, side) for image in images])).permute(0, 3, 1, 2)
             seen = [self.forward(batch)] + ([self.forward(batch.flip(-1)).flip(-1)] if self.mirrored else [])
             views += [one.float() if side == size else resize_logits(one.float(), (size, size)) for one in seen]
-        return views[0] if len(views) == 1 else torch.stack(views).mean(0)
+        logits = views[0] if len(views) == 1 else torch.stack(views).mean(0)
+        if logits.shape != (len(images), len(self.class_names), size, size) or not torch.isfinite(logits).all():
+            raise InputError("the model's logits are not finite numbers for each of its classes; get the model again")
+        return logits
 
     def probabilities(self, logits: Tensor, places: Sequence[Window], size: Sequence[int]) -> Tensor:
         """Logits (T,K,S,S) of a picture's windows -> calibrated probabilities of its pixels (K,H,W), size = H, W."""
         return blend(logits, places, size).div_(self.temperature).softmax(0)
 
 
-def _load(path: Path, device: torch.device, backend: str) -> tuple[Forward, dict[str, Any]]:
+def _load(path: Path, device: torch.device, backend: str, trust_code: bool) -> tuple[Forward, dict[str, Any]]:
     export = find_export(path)
     if export is not None:
         if backend not in ("auto", export[0]):
             raise InputError(f"{path} is of backend={export[0]}; give that, or the checkpoint it was made of")
+        if export[0] == "torch" and not trust_code:
+            raise InputError(
+                f"{path} is of torch.export, and such a file is a program: loading it may run what its author wants. "
+                "Give trust_code=true if you know who made it, or better a bundle, a checkpoint or an ONNX file"
+            )
         return runtime(export[0]).load(path, device)
     module = load_module(path)
     if backend in ("auto", "torch"):

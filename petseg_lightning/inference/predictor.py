@@ -100,6 +100,7 @@ class Predictor:
         tta: str = "none",
         tiling: int | str = "auto",
         backend: str = "auto",
+        trust_code: bool = False,
     ) -> Self:
         """The model of a run folder, a checkpoint, a bundle or an export; several paths are an ensemble.
 
@@ -109,11 +110,12 @@ class Predictor:
             tta: none, flip or multiscale: views of a picture that are averaged.
             tiling: auto, none, or the side in pixels of overlapping windows.
             backend: torch, onnx or openvino; auto: torch, or what an export is for.
+            trust_code: whether a file of torch.export, which is a program, may be loaded.
 
         Raises:
             InputError: nothing there that can be used.
         """
-        return cls([Member.load(path, torch.device(device), tta, backend) for path in paths], tiling)
+        return cls([Member.load(path, torch.device(device), tta, backend, trust_code) for path in paths], tiling)
 
     def __call__(self, picture: Picture) -> Prediction:
         """Predict a picture: a path, a Pillow image, or uint8 RGB (H,W,3). Raises InputError if it cannot be read."""

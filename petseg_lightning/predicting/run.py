@@ -53,7 +53,12 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
     models = [find_model(path) for path in (values["ckpt"] if isinstance(values["ckpt"], list) else [values["ckpt"]])]
     sources = find_pictures(values["source"], output)
     predictor = Predictor.load(
-        *models, device=usable_device(cfg.device), tta=cfg.tta, tiling=cfg.tiling, backend=cfg.backend
+        *models,
+        device=usable_device(cfg.device),
+        tta=cfg.tta,
+        tiling=cfg.tiling,
+        backend=cfg.backend,
+        trust_code=cfg.trust_code,
     )
     settings = {
         "models": [_digest(path) for path in models],

@@ -50,6 +50,7 @@ def serve(cfg: DictConfig) -> None:
             tta=cfg.tta,
             tiling=cfg.tiling,
             backend=cfg.backend,
+            trust_code=cfg.trust_code,
         )
         with TemporaryDirectory(prefix="petseg_app_") as folder, suppress(KeyboardInterrupt):
             app = make_app(cfg, predictor, Path(folder))

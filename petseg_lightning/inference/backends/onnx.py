@@ -1,6 +1,5 @@
 """ONNX files, computed by ONNX Runtime."""
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,11 +11,18 @@ import torch
 from torch import Tensor
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.inference.description import read_description
 from petseg_lightning.inference.graphs import INPUT, METADATA, OUTPUT, contract, trace
+from petseg_lightning.plain_files import brief, parse_json, read_bytes
 from petseg_lightning.segmenter import Segmenter
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _OPSET = 20
+_LARGEST = 2**31  # bytes of a file
+_PROGRAMS = {  # operators that run a graph again and again, or make any amount of data from nothing
+    *("If", "Loop", "Scan", "SequenceMap", "ConstantOfShape", "EyeLike", "Expand", "OneHot", "Range", "Tile"),
+    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -51,7 +57,8 @@ def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], 
     """The function of an ONNX file, uint8 images (B,3,H,W) -> logits (B,K,H,W), and its description.
 
     Raises:
-        InputError: not a file of this package, or a device that this ONNX Runtime does not know.
+        InputError: not a file of this package, one that needs other files or operators, or a device that this ONNX
+            Runtime does not know.
     """
     import onnxruntime
 
@@ -62,18 +69,54 @@ def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], 
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    content = read_bytes(path, _LARGEST)
+    description = read_description(_metadata(content, path), path)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
-        description = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        session = onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # onnxruntime's own have no common class
-        raise InputError(
-            f"{path} is not an ONNX file of petseg_lightning, or not a whole one; export it again"
-        ) from error
+        raise _no_export(path) from error
+    names = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
+    if names != [INPUT, OUTPUT]:
+        raise _no_export(path)
 
     def forward(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0])
+        try:
+            logits = session.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0]
+        except Exception as error:  # of a graph that does not fit together
+            raise InputError(
+                f"{path}: its graph cannot be computed ({type(error).__name__}); export it again"
+            ) from error
+        return torch.from_numpy(logits)
 
     return forward, description
+
+
+def _metadata(content: bytes, path: Path) -> Any:
+    """What a file says of itself. Raises InputError for one whose graph is more than arithmetic on its own tensors."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise _no_export(path) from error
+    graph = model.graph
+    operators = {(node.domain, node.op_type) for node in graph.node}
+    wrong = sorted(name for domain, name in operators if domain not in ("", "ai.onnx") or name in _PROGRAMS)
+    nested = any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute)
+    if wrong or nested or model.functions or model.training_info:
+        raise InputError(f"{path}: its graph has {brief(', '.join(wrong) or 'programs')}; export it again")
+    constants = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
+    if graph.sparse_initializer or any(one.external_data for one in (*graph.initializer, *constants)):
+        raise InputError(f"{path}: its graph has tensors in other files, which are not read; export it again")
+    told = [entry.value for entry in model.metadata_props if entry.key == METADATA]
+    if len(told) != 1:
+        raise _no_export(path)
+    return parse_json(told[0], f"{path}: its metadata")
+
+
+def _no_export(path: Path) -> InputError:
+    return InputError(f"{path} is not an ONNX file of petseg_lightning, or not a whole one; export it again")
 
 
 def _save_int8(model: Any, path: Path, images: Iterable[np.ndarray]) -> None:

@@ -1,6 +1,5 @@
 """OpenVINO's intermediate representation: a .xml of the graph beside a .bin of the weights."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,10 +11,14 @@ from torch import Tensor
 
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.backends import onnx
+from petseg_lightning.inference.description import read_description
 from petseg_lightning.inference.graphs import INPUT, METADATA, contract
+from petseg_lightning.plain_files import open_regular, parse_json, read_bytes
 from petseg_lightning.segmenter import Segmenter
 
 PRECISIONS = ("fp32", "fp16", "int8")
+_LARGEST_GRAPH = 2**26  # bytes of a .xml
+_PROGRAMS = {"If", "Loop", "TensorIterator", "Broadcast", "Tile", "Range", "RandomUniform", "Eye", "OneHot"}
 
 
 def save(module: Segmenter, path: Path, precision: str = "fp32", images: Iterable[np.ndarray] = ()) -> None:
@@ -52,18 +55,37 @@ def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], 
 
     if device.type != "cpu":
         raise InputError(f"device={device} does not go with OpenVINO here; give device=cpu")
+    weights = path.with_suffix(".bin")
+    graph = read_bytes(path, _LARGEST_GRAPH)
+    open_regular(weights).close()
     core = openvino.Core()
     try:
-        model = core.read_model(path)
-        description = json.loads(model.get_rt_info(METADATA).astype(str))
+        model = core.read_model(path, weights)
+        told = model.get_rt_info(METADATA).astype(str)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model of petseg_lightning, or not a whole one; export it again") from error
+    wrong = sorted({one.get_type_name() for one in model.get_ops()} & _PROGRAMS)
+    if wrong or b"<!DOCTYPE" in graph:
+        raise InputError(f"{path}: its graph has {', '.join(wrong) or 'programs'}; export it again")
+    description = read_description(parse_json(told, f"{path}: its metadata"), path)
+    if "export" not in description or [len(model.inputs), len(model.outputs)] != [1, 1]:
+        raise InputError(f"{path} is not a model of petseg_lightning, or not a whole one; export it again")
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     if description["export"]["precision"] != "fp16":  # it would use bf16 where the processor has it
         settings["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = core.compile_model(model, "CPU", settings)
+    try:
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise _cannot(path) from error
 
     def forward(images: Tensor) -> Tensor:
-        return torch.from_numpy(compiled({INPUT: images.contiguous().numpy()})[0].copy())
+        try:
+            return torch.from_numpy(compiled({INPUT: images.contiguous().numpy()})[0].copy())
+        except RuntimeError as error:
+            raise _cannot(path) from error
 
     return forward, description
+
+
+def _cannot(path: Path) -> InputError:
+    return InputError(f"{path}: its graph cannot be computed; export it again")

@@ -1,6 +1,9 @@
-"""torch.export's .pt2: the graph without its Python code."""
+"""torch.export's .pt2: the graph without its Python code, but a program all the same.
 
-import json
+torch.export.load may run what a file asks it to, in more ways than can be closed here. So `Member.load` asks the user
+before it comes here with a file.
+"""
+
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +16,9 @@ from torch import Tensor
 from torch.export.passes import move_to_device_pass
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.inference.description import read_description
 from petseg_lightning.inference.graphs import METADATA, contract, trace
+from petseg_lightning.plain_files import open_regular, parse_json
 from petseg_lightning.segmenter import Segmenter
 
 PRECISIONS = ("fp32",)
@@ -34,15 +39,16 @@ def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], 
     """The function of a .pt2, uint8 images (B,3,H,W) on the CPU -> logits (B,K,H,W), and its description.
 
     Raises:
-        InputError: not a file of this package, or one with more than tensors in it.
+        InputError: not a file of this package.
     """
+    open_regular(path).close()
     further = {METADATA: ""}
     try:
         with _tensors_only():
             program = torch.export.load(path, extra_files=further)
-        description = json.loads(further[METADATA])
     except Exception as error:  # of zip, JSON, pickle and torch
         raise InputError(f"{path} is not a .pt2 of petseg_lightning, or not a whole one; export it again") from error
+    description = read_description(parse_json(further[METADATA], f"{path}: its metadata"), path)
     network = move_to_device_pass(program, device).module()
 
     def forward(images: Tensor) -> Tensor:
