@@ -8,8 +8,9 @@ import math
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -32,7 +33,7 @@ class _TextLoader(_Loader):
     }
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A file opened to be read, which is one of bytes: a pipe or a device could make whoever reads it wait for ever.
 
     Raises:

@@ -192,7 +192,7 @@ def _entry(url: str, members: Mapping[str, Any], code: MaskCode) -> Entry:
     name = PurePosixPath(text[0])
     if not name.parts or name.is_absolute() or ".." in name.parts or not _MANY.holds(row["index"]):
         raise ValueError(f"{image}: its name {brief(text[0])} leaves the folder, or its index is no number")
-    return row["index"], Sample(*text[:1], image, mask, code, *text[1:])  # type: ignore[arg-type]
+    return row["index"], Sample(text[0], image, mask, code, text[1], text[2])  # type: ignore[arg-type]
 
 
 def _reason(error: Exception) -> str:

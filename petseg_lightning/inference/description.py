@@ -30,8 +30,9 @@ _MODELS = f"{models.__name__}."
 TEXT = Rule("printable text", lambda v: isinstance(v, str) and len(v) <= 2**16 and v.isprintable())
 NAME = Rule("printable text of 1 to 200 characters", lambda v: TEXT.holds(v) and 0 < len(v) <= 200)
 SIZE = whole(0, 2**20)
-PLACE = Rule("a path, or an http, https, gs or s3 address", lambda v: NAME_OF_PLACE.holds(v) and _is_place(v))
-NAME_OF_PLACE = Rule("", lambda v: TEXT.holds(v) and 0 < len(v) <= 4096)
+PLACE = Rule(
+    "a path, or an http, https, gs or s3 address", lambda v: TEXT.holds(v) and 0 < len(v) <= 4096 and _is_place(v)
+)
 BELOW_ROOT = Rule(
     "paths below data.root",
     lambda v: (
@@ -161,9 +162,10 @@ def network_class(target: Any) -> type[nn.Module]:
     if str(target).startswith(_MODELS) and module_name in {module.name for module in iter_modules(models.__path__)}:
         module = import_module(_MODELS + module_name)
         found = vars(module).get(name)
-        own = isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module.__name__
-        if own and "num_classes" in signature(found).parameters:
-            return found
+        if isinstance(found, type) and found.__module__ == module.__name__ and issubclass(found, nn.Module):
+            network: type[nn.Module] = found
+            if "num_classes" in signature(network).parameters:
+                return network
     raise InputError(f"the checkpoint asks for {brief(target)}; only models of {_MODELS[:-1]} are built from a file")
 
 
@@ -293,8 +295,8 @@ def _data_problems(data: dict[str, Any]) -> Iterator[str]:
     target = data.get("_target_")
     if not NAME.holds(target):
         yield _wrong("data._target_", target, NAME)
-    rules = DATA.get(str(target))
-    for key, value in data.items() if rules is not None else ():
+    rules = DATA.get(str(target), {})
+    for key, value in data.items() if rules else ():
         if key != "_target_" and key not in rules:
             yield f"data.{brief(key)}={brief(value)} is no argument of {target}"
         elif key != "_target_" and not rules[key].holds(value):
