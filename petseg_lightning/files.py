@@ -6,16 +6,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO
+from typing import Any
 
 from petseg_lightning.errors import InputError
 
 UNFINISHED = ".unfinished_"  # how the names of files begin that are being written
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading, and never a pipe, a socket or a device, which may wait or have no end.
 
     Raises:

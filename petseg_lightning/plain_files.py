@@ -5,16 +5,14 @@ A value is plain where it is null, a bool, a number, text, or a list or dict (wh
 
 import json
 import math
-import os
-import stat
 from collections.abc import Iterator
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import open_regular
 
 LARGEST = 2**20  # bytes
 DEEPEST = 32  # lists and dicts in one another
@@ -33,24 +31,6 @@ class _TextLoader(_Loader):
     }
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """A file opened to be read, which is one of bytes: a pipe or a device could make whoever reads it wait for ever.
-
-    Raises:
-        InputError: it is something else, or not there.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); get it again"
-        ) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise InputError(f"{path} is no regular file; give a file")
-    return os.fdopen(descriptor, "rb")
-
-
 def read_bytes(path: Path, largest: int = LARGEST, inside: Path | None = None) -> bytes:
     """The content of a file.
 
@@ -64,8 +44,14 @@ def read_bytes(path: Path, largest: int = LARGEST, inside: Path | None = None) -
     """
     if inside is not None and not path.resolve().is_relative_to(inside.resolve()):
         raise InputError(f"{path} is a link that leaves {inside}, and is not followed; remove it")
-    with open_regular(path) as file:
-        content = file.read(largest + 1)
+    try:
+        with open_regular(path) as file:
+            content = file.read(largest + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); get it again, or correct the path") from error
     if len(content) > largest:
         raise InputError(f"{path} has more than {largest:,} bytes, too many for a file of its kind; get it again")
     return content

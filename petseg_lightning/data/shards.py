@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 
 from petseg_lightning.data.samples import MaskCode, Sample
 from petseg_lightning.errors import InputError
-from petseg_lightning.plain_files import brief, open_regular, parse_json
+from petseg_lightning.files import open_regular
+from petseg_lightning.plain_files import brief, parse_json
 from petseg_lightning.rules import Rule, is_number, whole
 
 FORMAT = 1  # to be raised with every change of what a shard or its index holds

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from petseg_lightning.data.picture_file import read_image
 from petseg_lightning.errors import InputError
-from petseg_lightning.files import replacing_folder, write_json, write_text
+from petseg_lightning.files import open_regular, replacing_folder, write_json, write_text
 from petseg_lightning.inference.description import read_description
 from petseg_lightning.pictures import class_colours
-from petseg_lightning.plain_files import open_regular, read_json, read_text
+from petseg_lightning.plain_files import read_json, read_text
 from petseg_lightning.segmenter import Segmenter
 
 FORMAT = 1  # to be raised with every change of what a bundle holds

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from petseg_lightning.errors import InputError
-from petseg_lightning.files import replacing
+from petseg_lightning.files import open_regular, replacing
 from petseg_lightning.inference.bundle import is_bundle, read_bundle, require_golden
 from petseg_lightning.inference.description import network_class, read_description, require_own_data, target_of
 from petseg_lightning.inference.exported import find_export
-from petseg_lightning.plain_files import open_regular
 from petseg_lightning.segmenter import CHECKPOINT_KEY, Segmenter
 
 BUILTIN = "builtin"  # the name of the model in the box: a small U-Net, its card says more

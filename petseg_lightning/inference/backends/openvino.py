@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import open_regular
 from petseg_lightning.inference.backends import onnx
 from petseg_lightning.inference.description import read_description
 from petseg_lightning.inference.graphs import INPUT, METADATA, contract
-from petseg_lightning.plain_files import open_regular, parse_json, read_bytes
+from petseg_lightning.plain_files import parse_json, read_bytes
 from petseg_lightning.segmenter import Segmenter
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -55,14 +56,13 @@ def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], 
 
     if device.type != "cpu":
         raise InputError(f"device={device} does not go with OpenVINO here; give device=cpu")
-    weights = path.with_suffix(".bin")
-    graph = read_bytes(path, _LARGEST_GRAPH)
-    open_regular(weights).close()
+    weights, graph = path.with_suffix(".bin"), read_bytes(path, _LARGEST_GRAPH)
     core = openvino.Core()
     try:
+        open_regular(weights).close()
         model = core.read_model(path, weights)
         told = model.get_rt_info(METADATA).astype(str)
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model of petseg_lightning, or not a whole one; export it again") from error
     wrong = sorted({one.get_type_name() for one in model.get_ops()} & _PROGRAMS)
     if wrong or b"<!DOCTYPE" in graph:

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.export.passes import move_to_device_pass
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import open_regular
 from petseg_lightning.inference.description import read_description
 from petseg_lightning.inference.graphs import METADATA, contract, trace
-from petseg_lightning.plain_files import open_regular, parse_json
+from petseg_lightning.plain_files import parse_json
 from petseg_lightning.segmenter import Segmenter
 
 PRECISIONS = ("fp32",)
