@@ -64,6 +64,8 @@ RULES: dict[str, Rule] = {
     "shard_size": whole(1),
     "host": Rule("a name or an address", lambda v: isinstance(v, str) and bool(v)),
     "port": whole(0, 65535),
+    "hosts": Rule("a list of names", lambda v: isinstance(v, list) and all(isinstance(n, str) and n for n in v)),
+    "timeout": above(0),
     "max_megabytes": above(0),
     "max_megapixels": above(0),
     "concurrency": whole(1),

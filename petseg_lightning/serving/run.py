@@ -1,31 +1,29 @@
 """From a model to a web server."""
 
-import os
+import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import anyio
 from omegaconf import DictConfig
 from rich.console import Console
 
 from petseg_lightning.config import plain
-from petseg_lightning.data.drawing.picture import sample_picture
 from petseg_lightning.devices import usable_device
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.sources import find_pictures
-from petseg_lightning.serving.service import KEPT, Service
+from petseg_lightning.serving.service import Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-PACKAGES = ("fastapi", "gradio", "python_multipart", "uvicorn")
+PACKAGES = ("fastapi", "python_multipart", "uvicorn")
+_HERE = Path(__file__).parent
 
 
 def serve(cfg: DictConfig) -> None:
@@ -42,6 +40,8 @@ def serve(cfg: DictConfig) -> None:
         raise InputError(f"the app needs {', '.join(missing)}: pip install 'petseg-lightning[app]'")
     import uvicorn
 
+    from petseg_lightning.serving.connection import Connection
+
     ckpt = plain(cfg)["ckpt"]
     with _listen(cfg.host, cfg.port) as listener:
         predictor = Predictor.load(
@@ -52,51 +52,37 @@ def serve(cfg: DictConfig) -> None:
             backend=cfg.backend,
             trust_code=cfg.trust_code,
         )
-        with TemporaryDirectory(prefix="petseg_app_") as folder, suppress(KeyboardInterrupt):
-            app = make_app(cfg, predictor, Path(folder))
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the folder would stay
+        with suppress(KeyboardInterrupt):
+            app = make_app(cfg, predictor)
+            logging.getLogger("python_multipart").setLevel(logging.ERROR)  # who sent a bad request was told
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
             host, port = listener.getsockname()[:2]
             address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             Console().print(f"petseg app  {address}  (Ctrl-C ends it)", soft_wrap=True, highlight=False)
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+            options: dict[str, Any] = {
+                "http": partial(Connection, timeout=cfg.timeout),
+                "ws": "none",
+                "log_level": "error",
+            }
+            server = uvicorn.Server(
+                uvicorn.Config(app, **options, proxy_headers=False, server_header=False, timeout_graceful_shutdown=2)
+            )
             server.run(sockets=[listener])
 
 
-def make_app(cfg: DictConfig, predictor: Predictor, folder: Path) -> "FastAPI":
+def make_app(cfg: DictConfig, predictor: Predictor) -> "FastAPI":
     """The endpoint and the page.
 
     Args:
         cfg: of `serve`.
         predictor: the model.
-        folder: an empty one, for all that is written.
     """
-    examples = _examples(cfg.examples, folder)
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder / "uploads")}
-    from fastapi.staticfiles import StaticFiles
-
     from petseg_lightning.serving.endpoint import make_endpoint
-    from petseg_lightning.serving.page import SWEEP, mount_page
+    from petseg_lightning.serving.page import add_page
 
-    for name in ("results", "uploads"):
-        (folder / name).mkdir()
-    service = Service(predictor, folder, cfg.max_megabytes, cfg.max_megapixels, cfg.concurrency)
-    app = make_endpoint(service)
-
-    async def sweep() -> None:
-        while True:
-            await anyio.sleep(SWEEP)
-            await anyio.to_thread.run_sync(service.remove_older, KEPT)
-
-    @asynccontextmanager
-    async def lifespan(_: "FastAPI") -> AsyncIterator[None]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(sweep)
-            yield
-            tasks.cancel_scope.cancel()
-
-    app.router.lifespan_context = lifespan
-    app.mount("/results", StaticFiles(directory=folder / "results"))
-    mount_page(app, service, examples)
+    service = Service(predictor, cfg.max_megabytes, cfg.max_megapixels, cfg.concurrency, cfg.timeout)
+    app = make_endpoint(service, cfg.host, cfg.hosts)
+    add_page(app, service, _examples(cfg.examples))
     return app
 
 
@@ -109,10 +95,8 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _examples(source: str | None, folder: Path) -> list[tuple[Path, str]]:
+def _examples(source: str | None) -> list[tuple[Path, str]]:
     """The files of the examples, with their names; a photograph and a drawing where there is no source."""
     if source is not None:
-        return [(found.path, found.path.name) for found in find_pictures(source, folder)]
-    drawn = folder / "drawn.png"
-    sample_picture(seed=1).save(drawn)
-    return [(Path(__file__).with_name("chelsea.jpg"), "Chelsea"), (drawn, "A drawn dog")]  # by Stéfan van der Walt, CC0
+        return [(found.path, found.path.name) for found in find_pictures(source, _HERE / "no results")]
+    return [(_HERE / "chelsea.jpg", "Chelsea"), (_HERE / "drawn_dog.jpg", "A drawn dog")]  # by Stéfan van der Walt, CC0

@@ -1,30 +1,36 @@
-"""A predictor for many at once: limits, few pictures at a time, and results that do not stay."""
+"""A predictor for many at once: limits that are checked before work begins, and few pictures at a time."""
 
+import asyncio
+import logging
 import os
-import secrets
-import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from time import time
 from typing import BinaryIO, TypeVar
 
-import anyio
+import torch
 from PIL import Image
 
 from petseg_lightning.data.picture_file import TooLargeError, read_image
+from petseg_lightning.errors import InputError
 from petseg_lightning.inference.predictor import Prediction, Predictor
+from petseg_lightning.inference.tiling import windows
 from petseg_lightning.predicting.results import LARGE
 
-KINDS = ("cutout", "overlay", "mask")  # pictures of a prediction
-KEPT = 600  # seconds that a result waits for its download
+_WINDOWS = 16  # in the network at once; a picture of more is large, however few its pixels
+_WAITING = 32  # pictures that may wait for their turn, of either size
 _PREVIEW = 1280  # longer side, in pixels, of what the page shows
 _QUICK = 1  # level of PNG compression
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class BusyError(Exception):
+    """There is more to do than can be done in time; trying again later helps."""
 
 
 @dataclass
@@ -33,77 +39,104 @@ class Service:
 
     Args:
         predictor: the model.
-        folder: for results of the page, in `results`, and what gradio writes, in `uploads`.
         max_megabytes: of a picture's file.
         max_megapixels: of a picture.
-        concurrency: pictures at a time.
+        concurrency: ordinary pictures at a time; beside them one large one, as it takes gigabytes.
+        timeout: seconds that a picture may wait and be predicted.
     """
 
     predictor: Predictor
-    folder: Path
     max_megabytes: float
     max_megapixels: float
     concurrency: int
-    _limiter: anyio.CapacityLimiter = field(init=False)
+    timeout: float
+    _ordinary: "_Line" = field(init=False)
+    _large: "_Line" = field(init=False, default_factory=lambda: _Line(1))
     _network: Lock = field(init=False, default_factory=Lock)  # not every runtime takes two calls at once
-    _large: Lock = field(init=False, default_factory=Lock)  # each takes gigabytes
 
     def __post_init__(self) -> None:
-        self._limiter = anyio.CapacityLimiter(self.concurrency)
+        self._ordinary = _Line(self.concurrency)
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.concurrency))  # more wait for each other, spinning
 
-    async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call it in a thread, when it is its turn; whoever waited longest is next."""
-        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
-
-    def predict(self, name: str, file: BinaryIO, use: Callable[[Prediction], T]) -> T:
-        """What `use` makes of the prediction of an uploaded file; of large pictures one at a time.
+    async def predict(self, name: str, file: BinaryIO, use: Callable[[Prediction], T]) -> T:
+        """What `use` makes of the prediction of an uploaded file, when it is its turn.
 
         Raises:
             TooLargeError: it is beyond a limit.
-            InputError: it cannot be read.
+            InputError: it cannot be read or predicted.
+            BusyError: too many wait, or it would take too long.
         """
+        try:
+            async with asyncio.timeout(self.timeout):
+                try:
+                    return await self._ordinary.run(self._predict, name, file, use, False)
+                except (TooLargeError, _LargeError):
+                    return await self._large.run(self._predict, name, file, use, True)
+        except TimeoutError as error:
+            raise BusyError(f"{name}: not done within {self.timeout:g} seconds") from error
+
+    def _predict(self, name: str, file: BinaryIO, use: Callable[[Prediction], T], large: bool) -> T:
         size = file.seek(0, os.SEEK_END)
         if size > self.max_megabytes * 2**20:
             raise TooLargeError(f"{name}: has more than {self.max_megabytes:g} MB; save it smaller")
         file.seek(0)
-        image = read_image(Path(name), file, self.max_megapixels * 1e6)
-        with self._large if image.width * image.height > LARGE else nullcontext():
+        max_pixels = self.max_megapixels * 1e6
+        try:
+            image = read_image(Path(name), file, max_pixels if large else min(LARGE, max_pixels))
+            if not large and len(windows(*image.size, self.predictor.tiling)) > _WINDOWS:
+                raise _LargeError
+            return use(self.predictor.finish(image, self._logits(image)))
+        except (InputError, _LargeError):
+            raise
+        except Exception as error:
+            log.exception("%s: cannot be predicted", name)
+            raise InputError(f"{name}: cannot be predicted; the log of the server says why") from error
+
+    def _logits(self, image: Image.Image) -> list[torch.Tensor]:
+        """Of each member the logits of all windows; others have their turn between some windows and the next."""
+        crops = [image.crop(window) for window in windows(*image.size, self.predictor.tiling)]
+        parts = []
+        for start in range(0, len(crops), _WINDOWS):
             with self._network:
-                logits = self.predictor.logits([image])
-            return use(self.predictor.finish(image, [one[0] for one in logits]))
+                parts.append(self.predictor.logits(crops[start : start + _WINDOWS]))
+        return [torch.cat([logits for part in parts for logits in part[m]]) for m in range(len(parts[0]))]
 
-    def store(self, prediction: Prediction) -> str:
-        """Write what the page shows, and what it offers; the name of the new folder, which nobody can guess."""
-        token = secrets.token_urlsafe()
-        folder = self.folder / "results" / token
-        folder.mkdir()
-        _write_preview(prediction.image, folder / "picture.webp", prediction)
-        for kind in KINDS:
-            picture: Image.Image = getattr(prediction, kind)
-            (folder / f"{kind}.png").write_bytes(_png(picture, kind, prediction))
-            _write_preview(picture.convert("RGB") if kind == "mask" else picture, folder / f"{kind}.webp", prediction)
-        return token
 
-    def remove_older(self, seconds: float) -> None:
-        """Remove the results, and the uploads that broke off, that are older."""
-        for path in (*self.folder.glob("results/*"), *self.folder.glob("uploads/tmp*")):
-            if path.stat().st_mtime < time() - seconds:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+class _LargeError(Exception):
+    """A picture is large, which was not seen before it was decoded."""
+
+
+class _Line:
+    """Threads, and calls that wait for one: whoever waited longest is next."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads)
+        self._most = threads + _WAITING
+        self._unfinished: set[Future] = set()
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call it in a thread. Where this is cancelled, a call that has not begun never begins."""
+        self._unfinished = {future for future in self._unfinished if not future.done()}
+        if len(self._unfinished) >= self._most:
+            raise BusyError("too many pictures wait")
+        future = self._pool.submit(function, *arguments)
+        self._unfinished.add(future)
+        return await asyncio.wrap_future(future)
 
 
 def png(prediction: Prediction, kind: str) -> bytes:
-    """One of KINDS, as the file of a PNG."""
-    return _png(getattr(prediction, kind), kind, prediction)
-
-
-def _png(picture: Image.Image, kind: str, prediction: Prediction) -> bytes:
+    """The cutout, overlay or mask as the file of a PNG."""
+    picture: Image.Image = getattr(prediction, kind)
     profile = None if kind == "mask" else prediction.image.info.get("icc_profile")
     buffer = BytesIO()
     picture.save(buffer, "PNG", compress_level=_QUICK, icc_profile=profile)
     return buffer.getvalue()
 
 
-def _write_preview(picture: Image.Image, path: Path, prediction: Prediction) -> None:
-    small = picture.copy()
+def preview(picture: Image.Image, prediction: Prediction) -> bytes:
+    """A picture as large as a screen, as the file of a WebP."""
+    small = picture.convert("RGB") if picture.mode == "P" else picture.copy()
     small.thumbnail((_PREVIEW, _PREVIEW))
-    small.save(path, quality=85, method=2, icc_profile=prediction.image.info.get("icc_profile"))
+    buffer = BytesIO()
+    small.save(buffer, "WEBP", quality=85, method=2, icc_profile=prediction.image.info.get("icc_profile"))
+    return buffer.getvalue()

@@ -1,18 +1,14 @@
 """The real door in a browser, as people use it; and what it says where it cannot begin."""
 
-import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from requests_to_the_app import running_app
 
-pytest.importorskip("gradio", reason="the extra `app` is not here")
+pytest.importorskip("fastapi", reason="the extra `app` is not here")
 
 from petseg_lightning.config import compose
 from petseg_lightning.data.drawing.picture import sample_picture
@@ -26,39 +22,27 @@ PASTE = """(text) => {
   data.items.add(new File([text], "pasted.png", { type: "image/png" }));
   document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
 }"""
+DROP = """(text) => {
+  const data = new DataTransfer();
+  data.items.add(new File([text], "dropped.png", { type: "image/png" }));
+  const drop = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(drop);
+  return drop.defaultPrevented;
+}"""
 
 
 @pytest.fixture
 def app(make_checkpoint, tmp_path):
-    """The address of the door's server, and its temporary folder; it ends as a service does."""
-    (tmp_path / "tmp").mkdir()
-    command = [sys.executable, "-m", "petseg_lightning.app", f"ckpt={make_checkpoint()}", "port=0", "device=cpu"]
-    process = subprocess.Popen(
-        [*command, "max_megapixels=0.3"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert address, line + process.stdout.read()
-        yield address[0], tmp_path / "tmp"
-        process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=60) == ("", None)
-        assert process.returncode == 0
-        assert list((tmp_path / "tmp").glob("petseg*")) == []
-    finally:
-        process.kill()
-        process.wait()
+    with running_app(tmp_path, f"ckpt={make_checkpoint()}", "max_megapixels=0.3") as app:
+        yield app
 
 
 @pytest.fixture
 def page(app):
-    """A browser's page, as wide as a phone; nothing may go wrong in it, and nothing leave this machine."""
+    """A browser's page, as wide as a phone; nothing may go wrong in it, and nothing leave this machine.
+
+    A browser says in its console what a server refuses.
+    """
     sync = pytest.importorskip("playwright.sync_api", reason="playwright is not here")
     if CHROMIUM is None:
         pytest.skip("no Chromium here")
@@ -66,10 +50,14 @@ def page(app):
     with sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console", lambda m: problems.append(m.text) if m.type == "error" and "status of" not in m.text else None
+        )
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith((app[0], "data:", "blob:")) else problems.append(r.url))
-        page.goto(app[0])
+        page.on(
+            "request", lambda r: None if r.url.startswith((app.address, "data:", "blob:")) else problems.append(r.url)
+        )
+        page.goto(app.address)
         yield page
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         browser.close()
@@ -81,34 +69,58 @@ def test_clicking_through_the_page(app, page, make_checkpoint, tmp_path):
     sample_picture(5).save(picture)
     broken.write_bytes(b"no picture")
     Image.new("RGB", (1000, 400)).save(large)
-    upload = page.locator("#pictures input[type=file]")
-    upload.wait_for(state="attached")
 
-    upload.set_input_files([picture, broken, large])
+    page.locator("#pictures input").set_input_files([picture, broken, large])
     page.get_by_text("1 picture done").wait_for()
-    alerts = page.locator("#status [role=alert] li").all_inner_texts()
+    alerts = page.get_by_role("alert").get_by_role("listitem").all_inner_texts()
     assert [alert[:22] for alert in alerts] == ["broken.jpg: cannot be ", "large.png: has more th"]
     result = page.get_by_role("article", name="Result of my cat.png")
     assert result.get_by_role("row").count() == 4  # of the table: a head and three classes
-    with page.expect_download() as download:
-        result.get_by_role("link", name="Download the cut-out of my cat.png").click()
-    assert download.value.suggested_filename == "my cat_cutout.png"
-    expected = Predictor.load(make_checkpoint())(picture).cutout
-    with Image.open(download.value.path()) as stored:
-        assert stored.tobytes() == expected.tobytes()
+    expected = Predictor.load(make_checkpoint())(picture)
+    for kind, title in (("cutout", "cut-out"), ("overlay", "overlay"), ("mask", "mask")):
+        with page.expect_download() as download:
+            result.get_by_role("button", name=f"Download the {title} of my cat.png").press("Enter")
+        assert download.value.suggested_filename == f"my cat_{kind}.png"
+        with Image.open(download.value.path()) as stored:
+            assert stored.tobytes() == getattr(expected, kind).tobytes()
 
     result.get_by_role("slider").focus()
     page.keyboard.press("End")
     assert page.locator(".compare").evaluate("e => getComputedStyle(e).getPropertyValue('--at')") == "100%"
     assert page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length") == 0
     assert page.evaluate("document.documentElement.lang") == "en"
-    uploaded = picture.read_bytes(), broken.read_bytes()
-    assert [path for path in app[1].rglob("*") if path.is_file() and path.read_bytes() in uploaded] == []
 
     page.evaluate(PASTE, "no picture")
     page.get_by_text("pasted.png: cannot be read").wait_for()
-    page.get_by_role("button", name="Thumbnail 1 of 2").press("Enter")
+    assert page.evaluate(DROP, "no picture")
+    page.get_by_text("dropped.png: cannot be read").wait_for()
+    page.get_by_role("button", name="Chelsea").press("Enter")
     page.get_by_role("article", name="Result of Chelsea").wait_for()
+    with page.expect_file_chooser():
+        page.get_by_text("Choose pictures").click()
+
+
+def test_the_page_tries_again_where_the_server_is_busy(page):
+    answers = [503, 503]
+
+    def busy(route):
+        if answers:
+            detail = '{"detail": "too many pictures wait"}'
+            return route.fulfill(status=answers.pop(), headers={"Retry-After": "0"}, body=detail)
+        return route.continue_()
+
+    page.route("**/result", busy)
+    page.get_by_role("button", name="A drawn dog").click()
+    page.get_by_role("article", name="Result of A drawn dog").wait_for()
+    assert answers == []
+
+
+def test_names_of_files_are_shown_and_not_run(page, tmp_path):
+    name = "<img src=x onerror=document.title='run'>.png"
+    sample_picture(5).save(tmp_path / name, "PNG")
+    page.locator("#pictures input").set_input_files([tmp_path / name])
+    page.get_by_role("heading", name=name).wait_for()
+    assert page.title() == "petseg: cut out pets"
 
 
 @pytest.mark.parametrize(
@@ -133,6 +145,6 @@ def test_a_port_in_use(make_checkpoint):
 
 
 def test_missing_packages(make_checkpoint, monkeypatch):
-    monkeypatch.setattr("petseg_lightning.serving.run.PACKAGES", ("gradio", "not_installed"))
+    monkeypatch.setattr("petseg_lightning.serving.run.PACKAGES", ("fastapi", "not_installed"))
     with pytest.raises(InputError, match=r"needs not_installed: pip install 'petseg-lightning\[app\]'"):
         serve(compose("app", [f"ckpt={make_checkpoint()}"], output_dir="."))

@@ -1,16 +1,15 @@
 """The endpoint for programs, against what the predictor itself says."""
 
 import io
-import struct
-import zlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from threading import Event
 
 import numpy as np
 import pytest
 from PIL import Image
+from requests_to_the_app import bomb, encoded
 
-pytest.importorskip("gradio", reason="the extra `app` is not here")
+pytest.importorskip("fastapi", reason="the extra `app` is not here")
 
 from fastapi.testclient import TestClient
 
@@ -19,22 +18,6 @@ from petseg_lightning.serving.endpoint import make_endpoint
 from petseg_lightning.serving.service import Service
 
 WAIT = 20  # seconds, for what never takes them
-
-
-def encoded(width: int = 60, height: int = 40) -> bytes:
-    noise = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).resize((width, height)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def bomb(side: int = 60_000) -> bytes:
-    """A PNG whose header promises more pixels than any memory has, in a hundred bytes."""
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
 
 
 class SlowForSquares(Predictor):
@@ -57,9 +40,9 @@ def predictor(make_checkpoint) -> SlowForSquares:
 
 
 @pytest.fixture
-def client(predictor, tmp_path):
-    service = Service(predictor, tmp_path, max_megabytes=0.25, max_megapixels=0.01, concurrency=2)
-    with TestClient(make_endpoint(service)) as client:
+def client(predictor):
+    service = Service(predictor, max_megabytes=0.25, max_megapixels=0.01, concurrency=2, timeout=WAIT)
+    with TestClient(make_endpoint(service), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -115,20 +98,74 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(client, content, status
 
 
 def test_a_body_without_a_length_is_not_taken_in(client):
-    def body():
-        yield b'--x\r\nContent-Disposition: form-data; name="picture"; filename="a.png"\r\n\r\n'
-        for _ in range(100):
-            yield bytes(100_000)
-
-    answer = client.post("/predict", content=body(), headers={"content-type": "multipart/form-data; boundary=x"})
-    assert (answer.status_code, answer.json()["detail"][:20]) == (413, "the picture has more")
+    answer = client.post(
+        "/predict", content=iter([b"--x"]), headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert (answer.status_code, "Content-Length" in answer.json()["detail"]) == (411, True)
 
 
-def test_wrong_requests_say_what_is_wrong(client):
-    assert client.post("/predict").json() == {"detail": "picture: Field required"}
-    answer = post(client, encoded(), output="jpeg")
-    assert answer.status_code == 422
-    assert answer.json()["detail"].startswith("output: Input should be 'cutout'")
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        ({}, 422, "picture: is missing; send it as"),
+        ({"data": {"picture": "/etc/passwd"}}, 422, "picture: is missing"),
+        ({"json": {"picture": {"path": "/etc/passwd"}}}, 422, "picture: is missing"),
+        ({"content": encoded(), "headers": {"content-type": "image/png"}}, 422, "picture: is missing"),
+        ({"files": {"image": encoded()}}, 422, "picture: is missing"),
+        ({"files": {"picture": (None, "/etc/passwd")}}, 422, "picture: is missing"),
+        ({"files": [("picture", encoded())] * 2}, 400, "Too many files"),
+        ({"files": [("x", (None, "y"))] * 9}, 400, "Too many fields"),
+        ({"files": {"x": (None, "y" * 2000)}}, 400, "Part exceeded"),
+        ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400, "Missing boundary"),
+        ({"content": b"--y", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400, "Invalid multipart"),
+        ({"files": {"picture": encoded()}, "params": {"output": "jpeg"}}, 422, "output: Input should be 'cutout'"),
+    ],
+)
+def test_wrong_requests_say_what_is_wrong(client, request_, status, words):
+    answer = client.post("/predict", **request_)
+    assert (answer.status_code, answer.json()["detail"][: len(words)]) == (status, words)
+    assert "\n" not in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/passwd", "passwd: "),
+        ("C:\\pets\\tom.jpg", "tom.jpg: "),
+        ("a\x1b[31m\u2028b.png", "a[31mb.png: "),
+        ("x" * 2000 + ".png", "x" * 96 + ".png: "),
+        ("", "picture: is missing"),
+    ],
+)
+def test_names_of_files_are_no_paths_and_fit_into_a_line(client, name, shown):
+    answer = client.post("/predict", files={"picture": (name, b"no picture")})
+    assert (answer.status_code, answer.json()["detail"][: len(shown)]) == (422, shown)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/predict", 405),
+        ("OPTIONS", "/predict", 405),
+        ("DELETE", "/health", 405),
+        ("GET", "/nowhere", 404),
+        ("GET", "/gradio_api/file=/etc/passwd", 404),
+        ("GET", "/%ff%00", 404),
+        ("POST", "/predict/", 404),
+    ],
+)
+def test_other_methods_and_paths_are_not_there(client, method, path, status):
+    assert client.request(method, path, follow_redirects=False).status_code == status
+
+
+def test_what_nobody_foresaw_is_answered_in_a_line_and_logged(client, predictor, monkeypatch, caplog):
+    monkeypatch.setattr(predictor, "finish", lambda *_: 1 / 0)
+    answer = post(client, encoded())
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        "cat.png: cannot be predicted; the log of the server says why",
+    )
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_slow_pictures_block_nobody(client, predictor):
@@ -142,11 +179,24 @@ def test_slow_pictures_block_nobody(client, predictor):
         assert slow.result().status_code == 200
 
 
-def test_nothing_is_written(client, tmp_path):
-    before = set(tmp_path.rglob("*"))
-    post(client, encoded())
-    post(client, b"not a picture")
-    assert set(tmp_path.rglob("*")) == before
+def test_what_takes_too_long_is_put_off(predictor):
+    service = Service(predictor, max_megabytes=1, max_megapixels=1, concurrency=1, timeout=0.2)
+    with TestClient(make_endpoint(service), base_url="http://127.0.0.1") as client:
+        answer = post(client, encoded(30, 30))
+        predictor.released.set()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["detail"] == "cat.png: not done within 0.2 seconds; try again in 2 seconds"
+
+
+def test_what_is_too_much_is_put_off(client, predictor):
+    with ThreadPoolExecutor(50) as pool:
+        answers = [pool.submit(post, client, encoded(30, 30)) for _ in range(50)]
+        assert predictor.begun.wait(WAIT)
+        done, _ = wait(answers, WAIT, FIRST_COMPLETED)
+        predictor.released.set()
+        assert [answer.result().status_code for answer in done] == [503] * len(done)
+    assert {answer.result().status_code for answer in answers} == {200, 503}
+    assert post(client, encoded()).status_code == 200
 
 
 def test_docs_describe_every_operation_and_need_no_other_host(client):
@@ -156,5 +206,6 @@ def test_docs_describe_every_operation_and_need_no_other_host(client):
         for method, operation in operations.items():
             assert f"{method.upper()} {path}" in page
             assert all(code in page for code in operation["responses"])
-    assert {"200", "413", "422"} <= schema["paths"]["/predict"]["post"]["responses"].keys()
-    assert "//" not in page.replace("http://127.0.0.1:7860", "")
+    assert {"200", "413", "422", "503"} <= schema["paths"]["/predict"]["post"]["responses"].keys()
+    assert "http://127.0.0.1/predict" in page
+    assert "//" not in page.replace("http://127.0.0.1", "")
