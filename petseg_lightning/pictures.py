@@ -23,6 +23,7 @@ _COLOURS = {
 }
 _OTHERS = ("#009e73", "#d55e00", "#cc79a7", "#f0e442", "#56b4e9", "#e69f00", "#0072b2")
 ERROR_COLOUR = "#d62839"
+_AT_ONCE = 2**20  # pixels that are coloured at once, so that large pictures take little memory
 
 
 def class_colours(class_names: Sequence[str]) -> dict[str, str]:
@@ -58,8 +59,12 @@ def overlay(image: np.ndarray, classes: np.ndarray, colours: Sequence[str], opac
     for class_id, colour in enumerate(colours):
         if colour == _COLOURS["background"]:
             weight[class_id] = 0
-    mixed = image * (1 - weight[classes]) + table[classes] * weight[classes]
-    return mixed.round().astype(np.uint8)
+    coloured = np.empty_like(image)
+    rows = max(1, _AT_ONCE // image.shape[1])
+    for top in range(0, len(image), rows):
+        part, ids = image[top : top + rows], classes[top : top + rows]
+        coloured[top : top + rows] = (part * (1 - weight[ids]) + table[ids] * weight[ids]).round()
+    return coloured
 
 
 def errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

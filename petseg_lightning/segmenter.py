@@ -59,3 +59,18 @@ def classes(logits: Tensor) -> Tensor:
 def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Logits (B,K,h,w) at another resolution (B,K,H,W), bilinear: how a prediction returns to its picture's size."""
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False, antialias=False)
+
+
+def resize_rows(logits: Tensor, size: Sequence[int], top: int, bottom: int) -> Tensor:
+    """Rows `top` to `bottom` - 1 of `resize_logits(logits, size)`, (B,K,bottom-top,W), in memory for these alone."""
+    (height, width), available = size, logits.shape[-2]
+    if (top, bottom) == (0, height):
+        return resize_logits(logits, size)
+    places = (torch.arange(top, bottom, device=logits.device, dtype=torch.float64) + 0.5) * (available / height) - 0.5
+    places = places.clamp(0, available - 1)
+    above = places.long()
+    below = (above + 1).clamp(max=available - 1)
+    first = int(above[0])
+    rows = resize_logits(logits[..., first : int(below[-1]) + 1, :], (int(below[-1]) + 1 - first, width))
+    weight = (places - above).to(logits.dtype)[:, None]
+    return torch.lerp(rows.index_select(-2, above - first), rows.index_select(-2, below - first), weight)

@@ -4,12 +4,14 @@ He, Sun, Tang, "Guided Image Filtering", TPAMI 2013, and "Fast Guided Filter", 2
 Foreground Colour Estimation", ICIP 2021.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 import torch
-from kornia.filters import guided_blur
+from kornia.filters import box_blur
+
+from petseg_lightning.segmenter import resize_rows
 
 BORDER_SHARE = 0.5  # of the border class, which lies on both sides of the outline
 RADIUS = 0.016  # of the longer side: how far an edge of the picture may be from that of the probabilities
@@ -17,6 +19,7 @@ EPSILON = 1e-4  # variance of colours, from 0 to 1, that is an edge
 CERTAIN = 0.2  # alpha below it is 0, and above 1 minus it 1
 _WORKING_SIDE = 250  # pixels, to which larger pictures are reduced for the coefficients of the filter
 _COLOUR_SIDE = 500  # pixels, to which larger pictures are reduced for the colours around a pixel
+_AT_ONCE = 2**20  # pixels that are filtered at once
 _COLOUR_RADIUS = 0.03  # of the longer side, around a pixel, in which its own colours are looked for
 
 
@@ -59,10 +62,50 @@ def soft_alpha(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     radius = max(1, round(RADIUS * max(height, width) / step))
     if min(height, width) <= 2 * radius * step:  # too thin for the filter's window
         return foreground
-    guidance = torch.tensor(image).permute(2, 0, 1)[None].float().div_(255)
-    size = (2 * radius * step + 1,) * 2
-    alpha = guided_blur(guidance, torch.from_numpy(foreground)[None, None], size, EPSILON, subsample=step)[0, 0]
-    return alpha.sub_(CERTAIN).div_(1 - 2 * CERTAIN).clamp_(0, 1).numpy()
+    coefficients = _coefficients(image, foreground, step, radius)
+    alpha = np.empty_like(foreground)
+    for top, bottom in _parts(height, width):
+        slope, offset = resize_rows(coefficients, (height, width), top, bottom)[0].split((3, 1))
+        colours = torch.from_numpy(image[top:bottom].astype(np.float32)).div_(255).permute(2, 0, 1)
+        part = slope.mul_(colours).sum(0).add_(offset[0])
+        alpha[top:bottom] = part.sub_(CERTAIN).div_(1 - 2 * CERTAIN).clamp_(0, 1)
+    return alpha
+
+
+def _coefficients(image: np.ndarray, foreground: np.ndarray, step: int, radius: int) -> torch.Tensor:
+    """What the fast guided filter makes of every `step`-th pixel, (1,4,h,w).
+
+    The filter's result is the first three, resized, times the colours of the picture, plus the fourth.
+    kornia's `guided_blur` does the same, and takes 60 bytes for each pixel of the picture.
+    """
+    rows, columns = (_subsample(length, step) for length in foreground.shape)
+    colours = torch.from_numpy(image[rows][:, columns].astype(np.float32)).div_(255).permute(2, 0, 1)  # (3,h,w)
+    shown = torch.from_numpy(foreground[rows][:, columns])[None]
+    products = (colours[:, None] * torch.cat([colours, shown])).flatten(0, 1)  # (12,h,w)
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return box_blur(values[None], 2 * radius + 1, "reflect")[0]
+
+    mean_colours, mean_shown = mean(colours), mean(shown)
+    means = torch.cat([mean_colours, mean_shown])
+    covariances = mean(products).unflatten(0, (3, 4)) - mean_colours[:, None] * means  # (3,4,h,w)
+    variances, with_shown = covariances.permute(2, 3, 0, 1).split((3, 1), dim=-1)
+    slope = torch.linalg.solve(variances + EPSILON * torch.eye(3), with_shown)[..., 0].permute(2, 0, 1)
+    offset = mean_shown - (slope * mean_colours).sum(0, keepdim=True)
+    return mean(torch.cat([slope, offset]))[None]
+
+
+def _subsample(length: int, step: int) -> np.ndarray:
+    """About every `step`-th of `length` pixels: those that lie nearest to where resizing puts them back."""
+    number = max(length // step, 1)
+    return (((2 * np.arange(number) + 1) * length + number * (1 - step)) // (2 * number)).clip(0, length - 1)
+
+
+def _parts(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """The rows of a picture, some at once."""
+    rows = max(1, _AT_ONCE // width)
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
 
 
 def cut_out(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
@@ -76,14 +119,16 @@ def cut_out(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
         uint8 RGBA (H,W,4); where alpha is between 0 and 255, the colours are freed of the background's.
     """
     alpha = soft_alpha(image, foreground)
-    return np.dstack([_own_colours(image, alpha), (alpha * 255).round().astype(np.uint8)])
+    result = np.empty((*alpha.shape, 4), np.uint8)
+    result[..., :3] = image
+    _free_of_background(result[..., :3], image, alpha)
+    for top, bottom in _parts(*alpha.shape):
+        result[top:bottom, :, 3] = (alpha[top:bottom] * 255).round()
+    return result
 
 
-def _own_colours(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The colours of the foreground, uint8 (H,W,3): those of the picture, less the background's part of a soft edge."""
-    edge = (alpha > 0) & (alpha < 1)
-    if not edge.any():
-        return image
+def _free_of_background(colours: np.ndarray, image: np.ndarray, alpha: np.ndarray) -> None:
+    """Take the background's part of a soft edge out of the colours of an image, uint8 (H,W,3) both, in place."""
     height, width = alpha.shape
     reduction = max(1, max(height, width) / _COLOUR_SIDE)
     size = max(1, round(width / reduction)), max(1, round(height / reduction))
@@ -92,10 +137,14 @@ def _own_colours(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
     def around(share: np.ndarray) -> np.ndarray:
         total = cv2.blur(small * share[..., None], (side, side)).reshape(small.shape)
-        mean = total / np.maximum(cv2.blur(share, (side, side)), 1e-4).reshape(*share.shape, 1)
-        return cv2.resize(mean.round().clip(0, 255).astype(np.uint8), (width, height))[edge].astype(np.float32)
+        return total / np.maximum(cv2.blur(share, (side, side)), 1e-4).reshape(*share.shape, 1)
 
-    own, others, weight = around(share), around(1 - share), alpha[edge][:, None]
-    colours = image.copy()
-    colours[edge] = (own + weight * (image[edge] - weight * own - (1 - weight) * others)).round().clip(0, 255)
-    return colours
+    means = torch.from_numpy(np.dstack([around(share), around(1 - share)])).permute(2, 0, 1)[None]  # (1,6,h,w)
+    for top, bottom in _parts(height, width):
+        part, weight = colours[top:bottom], alpha[top:bottom]
+        edge = (weight > 0) & (weight < 1)
+        if not edge.any():
+            continue
+        around_edge = resize_rows(means, (height, width), top, bottom)[0].permute(1, 2, 0).numpy()[edge]  # (N,6)
+        own, others, weight = around_edge[:, :3], around_edge[:, 3:], weight[edge][:, None]
+        part[edge] = (own + weight * (part[edge] - weight * own - (1 - weight) * others)).round().clip(0, 255)

@@ -83,9 +83,14 @@ class Member:
             raise InputError("the model's logits are not finite numbers for each of its classes; get the model again")
         return logits
 
-    def probabilities(self, logits: Tensor, places: Sequence[Window], size: Sequence[int]) -> Tensor:
-        """Logits (T,K,S,S) of a picture's windows -> calibrated probabilities of its pixels (K,H,W), size = H, W."""
-        return blend(logits, places, size).div_(self.temperature).softmax(0)
+    def probabilities(
+        self, logits: Tensor, places: Sequence[Window], size: Sequence[int], rows: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Logits (T,K,S,S) of a picture's windows -> calibrated probabilities of its pixels (K,H,W), size = H, W.
+
+        `rows` is as of `tiling.blend`.
+        """
+        return blend(logits, places, size, rows).div_(self.temperature).softmax(0)
 
 
 def _load(path: Path, device: torch.device, backend: str, trust_code: bool) -> tuple[Forward, dict[str, Any]]:

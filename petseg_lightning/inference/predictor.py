@@ -1,6 +1,6 @@
 """A trained model, from a picture to the class of each of its pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,10 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.inference.cutout import cut_out, foreground
 from petseg_lightning.inference.member import Member
 from petseg_lightning.inference.tiling import scaled, windows
-from petseg_lightning.metrics.calibration import expected_miou
+from petseg_lightning.metrics.calibration import ExpectedOverlap
 from petseg_lightning.pictures import class_colours, overlay
 
+_AT_ONCE = 2**23  # probabilities that are computed at once
 _CROPS = 16  # windows in the network at once, where pictures have several
 Picture = Image.Image | np.ndarray | str | Path
 
@@ -29,23 +30,29 @@ class Prediction:
 
     Args:
         image: the picture, RGB and upright.
-        probabilities: float32 (K,H,W), calibrated; their sum over K is 1.
         class_names: K names.
+        rows: from the first row and the one after the last to their probabilities, float32 (K,rows,W), so that large
+            pictures take little memory.
     """
 
     image: Image.Image
-    probabilities: np.ndarray = field(repr=False)
     class_names: tuple[str, ...]
+    rows: Callable[[int, int], Tensor] = field(repr=False)
 
     @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Of every class and pixel, float32 (K,H,W), calibrated; their sum over K is 1."""
+        return np.concatenate([part.numpy() for _, part in self._parts()], axis=1)
+
+    @property
     def classes(self) -> np.ndarray:
         """The most likely class of each pixel, uint8 (H,W)."""
-        return torch.from_numpy(self.probabilities).max(dim=0).indices.byte().numpy()
+        return self._classes_and_confidence[0]
 
-    @cached_property
+    @property
     def confidence(self) -> float:
         """The mean IoU that the probabilities promise, 0 to 1."""
-        return float(expected_miou(torch.from_numpy(self.probabilities)[None])[0])
+        return self._classes_and_confidence[1]
 
     @property
     def mask(self) -> Image.Image:
@@ -63,7 +70,28 @@ class Prediction:
     @property
     def cutout(self) -> Image.Image:
         """What is not background, RGBA with a soft edge."""
-        return Image.fromarray(cut_out(np.asarray(self.image), foreground(self.probabilities, self.class_names)))
+        shown = np.empty((self.image.height, self.image.width), np.float32)
+        for rows, probabilities in self._parts():
+            shown[rows] = foreground(probabilities.numpy(), self.class_names)
+        return Image.fromarray(cut_out(np.asarray(self.image), shown))
+
+    @cached_property
+    def _classes_and_confidence(self) -> tuple[np.ndarray, float]:
+        classes = np.empty((self.image.height, self.image.width), np.uint8)
+        overlap: ExpectedOverlap | None = None
+        for rows, probabilities in self._parts():
+            classes[rows] = probabilities.max(dim=0).indices.byte()
+            part = ExpectedOverlap.of(probabilities[None])
+            overlap = part if overlap is None else overlap.with_part(part)
+        assert overlap is not None  # a picture has pixels
+        return classes, float(overlap.miou())
+
+    def _parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows from top to bottom, with their probabilities, on the CPU."""
+        number = max(1, _AT_ONCE // (len(self.class_names) * self.image.width))
+        for top in range(0, self.image.height, number):
+            bottom = min(top + number, self.image.height)
+            yield slice(top, bottom), self.rows(top, bottom).cpu()
 
 
 class Predictor:
@@ -139,13 +167,20 @@ class Predictor:
 
     def finish(self, image: Image.Image, logits: Sequence[Tensor]) -> Prediction:
         """The prediction of an image from the logits of its windows, (T,K,S,S) of each member."""
-        probabilities = self.probabilities(image, logits, (image.height, image.width))
-        return Prediction(image, probabilities.cpu().numpy(), self.class_names)
+        size = image.height, image.width
+        return Prediction(
+            image, self.class_names, lambda top, bottom: self.probabilities(image, logits, size, (top, bottom))
+        )
 
-    def probabilities(self, image: Image.Image, logits: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """The calibrated probabilities (K,H,W) of an image at a size H, W, from the logits of its windows."""
+    def probabilities(
+        self, image: Image.Image, logits: Sequence[Tensor], size: Sequence[int], rows: tuple[int, int] | None = None
+    ) -> Tensor:
+        """The calibrated probabilities (K,H,W) of an image at a size H, W, from the logits of its windows.
+
+        `rows` are the first row and the one after the last that are wanted; None: all.
+        """
         places = scaled(windows(*image.size, self.tiling), image.size, (size[1], size[0]))
-        total, *others = (m.probabilities(one, places, size) for m, one in zip(self.members, logits, strict=True))
+        total, *others = (m.probabilities(one, places, size, rows) for m, one in zip(self.members, logits, strict=True))
         for other in others:
             total += other
         return total / len(self.members) if others else total

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petseg_lightning.segmenter import resize_logits
+from petseg_lightning.errors import InputError
+from petseg_lightning.segmenter import resize_rows
 
 WIDEST = 2.0  # aspect ratio up to which tiling=auto squeezes the whole picture into the network's square
 OVERLAP = 0.25  # of a window's side, with the next one, at least
+MAX_WINDOWS = 1000  # of a picture
 
 
 class Window(NamedTuple):
@@ -32,11 +34,20 @@ def windows(width: int, height: int, tiling: int | str) -> list[Window]:
 
     Returns:
         Windows that cover it.
+
+    Raises:
+        InputError: they are more than MAX_WINDOWS.
     """
     if tiling == "auto":
         tiling = min(width, height) if max(width, height) > WIDEST * min(width, height) else "none"
     if isinstance(tiling, str):
         return [Window(0, 0, width, height)]
+    number = _number(width, tiling) * _number(height, tiling)
+    if number > MAX_WINDOWS:
+        raise InputError(
+            f"{width} x {height} pixels in windows of tiling={tiling} are {number:,} windows, and {MAX_WINDOWS:,} are "
+            "the most; give a larger tiling="
+        )
     columns, rows = _spans(width, tiling), _spans(height, tiling)
     return [Window(left, top, right, bottom) for top, bottom in rows for left, right in columns]
 
@@ -48,35 +59,45 @@ def scaled(places: Sequence[Window], before: Sequence[int], after: Sequence[int]
     return [Window(left, top, max(right, left + 1), max(bottom, top + 1)) for left, top, right, bottom in corners]
 
 
-def blend(logits: Tensor, places: Sequence[Window], size: Sequence[int]) -> Tensor:
+def blend(logits: Tensor, places: Sequence[Window], size: Sequence[int], rows: tuple[int, int] | None = None) -> Tensor:
     """The logits of a picture from those of its windows: their mean, which fades towards a window's inner edges.
 
     Args:
         logits: (T,K,S,S), of T windows.
         places: T windows.
         size: height H and width W of the picture.
+        rows: the first, and the one after the last, that are wanted; None: all.
 
     Returns:
-        (K,H,W).
+        (K,H,W), or as many rows of it.
     """
     height, width = size
+    first, end = rows or (0, height)
     if len(places) == 1:
-        return resize_logits(logits, size)[0]
-    total = logits.new_zeros(logits.shape[1], height, width)
-    weights = logits.new_zeros(height, width)
+        return resize_rows(logits, size, first, end)[0]
+    total = logits.new_zeros(logits.shape[1], end - first, width)
+    weights = logits.new_zeros(end - first, width)
     for one, (left, top, right, bottom) in zip(logits, places, strict=True):
-        weight = _fade(top, bottom, height)[:, None] * _fade(left, right, width)
+        begin, stop = max(top, first), min(bottom, end)
+        if begin >= stop:
+            continue
+        weight = _fade(top, bottom, height)[begin - top : stop - top, None] * _fade(left, right, width)
         weight = weight.to(logits)
-        total[:, top:bottom, left:right] += resize_logits(one[None], (bottom - top, right - left))[0].mul_(weight)
-        weights[top:bottom, left:right] += weight
+        part = resize_rows(one[None], (bottom - top, right - left), begin - top, stop - top)[0]
+        total[:, begin - first : stop - first, left:right] += part.mul_(weight)
+        weights[begin - first : stop - first, left:right] += weight
     return total.div_(weights)
+
+
+def _number(length: int, side: int) -> int:
+    return 1 if side >= length else int(np.ceil((length - side) / (side - int(OVERLAP * side)))) + 1
 
 
 def _spans(length: int, side: int) -> list[tuple[int, int]]:
     if side >= length:
         return [(0, length)]
-    number = int(np.ceil((length - side) / (side - int(OVERLAP * side)))) + 1
-    return [(start, start + side) for start in np.linspace(0, length - side, number).round().astype(int).tolist()]
+    starts = np.linspace(0, length - side, _number(length, side)).round().astype(int).tolist()
+    return [(start, start + side) for start in starts]
 
 
 def _fade(begin: int, end: int, length: int) -> Tensor:

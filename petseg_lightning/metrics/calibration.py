@@ -4,6 +4,8 @@ Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2
 Classification for Deep Neural Networks", NeurIPS 2017.
 """
 
+from typing import NamedTuple, Self
+
 import torch
 from torch import Tensor
 
@@ -112,15 +114,37 @@ def expected_miou(probabilities: Tensor) -> Tensor:
     Returns:
         (B,), 0..1.
     """
-    predictions = probabilities.max(dim=1).indices  # (B,H,W)
-    promised = classes = probabilities.new_zeros(len(probabilities))
-    for label in range(probabilities.shape[1]):
-        predicted, probability = predictions == label, probabilities[:, label]  # (B,H,W)
-        pixels, both = predicted.sum(dim=(1, 2)), (probability * predicted).sum(dim=(1, 2))  # (B,)
-        union = pixels + probability.sum(dim=(1, 2)) - both
-        promised = promised + both / union.where(union > 0, 1)
-        classes = classes + probability.amax(dim=(1, 2)).where(pixels == 0, 1)
-    return promised / classes
+    return ExpectedOverlap.of(probabilities).miou()
+
+
+class ExpectedOverlap(NamedTuple):
+    """What `expected_miou` needs of each class, (B,K) each; that of a large picture is added up from its parts."""
+
+    pixels: Tensor  # predicted as the class
+    both: Tensor  # sum of its probability over these
+    total: Tensor  # and over all pixels
+    highest: Tensor  # probability anywhere
+
+    @classmethod
+    def of(cls, probabilities: Tensor) -> Self:
+        """Of probabilities (B,K,H,W)."""
+        predictions = probabilities.max(dim=1).indices  # (B,H,W)
+        columns = []
+        for label in range(probabilities.shape[1]):
+            predicted, probability = predictions == label, probabilities[:, label]  # (B,H,W)
+            pixels, both = predicted.sum(dim=(1, 2)), (probability * predicted).sum(dim=(1, 2))  # (B,)
+            columns.append((pixels, both, probability.sum(dim=(1, 2)), probability.amax(dim=(1, 2))))
+        return cls(*(torch.stack(column, dim=1) for column in zip(*columns, strict=True)))
+
+    def with_part(self, other: Self) -> Self:
+        """Of both parts of a picture."""
+        sums = (mine + its for mine, its in zip(self[:3], other[:3], strict=True))
+        return type(self)(*sums, torch.maximum(self.highest, other.highest))
+
+    def miou(self) -> Tensor:
+        union = self.pixels + self.total - self.both
+        promised = self.both / union.where(union > 0, 1)
+        return promised.sum(1) / self.highest.where(self.pixels == 0, 1).sum(1)
 
 
 def review_curve(confidences: Tensor, mious: Tensor) -> Tensor:
