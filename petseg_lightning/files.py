@@ -1,18 +1,20 @@
 """Files that are written whole or not at all."""
 
+import codecs
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 from petseg_lightning.errors import InputError
 
+_LONGEST_LINE = 2**16  # characters
 UNFINISHED = ".unfinished_"  # how the names of files begin that are being written
 
 
@@ -29,6 +31,26 @@ def open_regular(path: Path) -> BufferedReader:
             return file
         file.close()
     raise InputError(f"{path}: is a folder, pipe, socket or device; give the path of a file")
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text as `str.splitlines` has them, one at a time.
+
+    It is UTF-8, with or without the mark that Windows puts before it, or UTF-16 with its mark.
+
+    Raises:
+        InputError: it is no such text, or no regular file.
+    """
+    with open_regular(path) as file:
+        marked = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        text = TextIOWrapper(file, "utf-16" if marked else "utf-8-sig")
+        try:
+            while some := text.readline(_LONGEST_LINE):
+                if "\0" in some or len(some) == _LONGEST_LINE:
+                    raise InputError(f"{path}: is no text with a name in each line; give a list of pictures")
+                yield from some.splitlines()
+        except UnicodeError as error:
+            raise InputError(f"{path}: is not in UTF-8 ({error}); save the list with this encoding") from error
 
 
 @contextmanager

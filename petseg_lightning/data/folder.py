@@ -1,5 +1,6 @@
 """Somebody's own pictures: `images/` + `masks/`, or `train/` + `test/` with a folder per breed."""
 
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,13 +11,16 @@ import numpy as np
 
 from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
 from petseg_lightning.data.picture_file import PICTURE_ENDINGS
-from petseg_lightning.data.sample_table import Kind, Samples, SampleTable, read_lines
+from petseg_lightning.data.picture_folder import pictures_below
+from petseg_lightning.data.sample_table import Kind, Samples, SampleTable
 from petseg_lightning.data.samples import MaskCode, read_parts
 from petseg_lightning.data.splits import stratified_holdout
 from petseg_lightning.data.targets import IGNORE, own_target
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import read_lines
 
 Colour = Sequence[int]
+_NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # how Python shows the bytes of such a name
 _LOOKED_AT = 64  # masks, to find a second class in
 
 
@@ -107,8 +111,14 @@ class FolderDataModule(SegmentationDataModule):
         apart = (folder / "images").is_dir()
         images, masks = (folder / "images", folder / "masks") if apart else (folder, folder)
         endings = PICTURE_ENDINGS if apart else tuple(ending for ending in PICTURE_ENDINGS if ending != ".png")
-        found = (path for path in images.rglob("*") if path.suffix.lower() in endings)
-        paths = sorted((path.relative_to(images).as_posix() for path in found), key=lambda path: path.split("/"))
+        found = pictures_below(images, endings) if images.is_dir() else ()
+        paths = [path.relative_to(images).as_posix() for path in found]
+        paths.sort(key=lambda path: path.split("/"))
+        if odd := next(filter(_NOT_UTF8.search, paths), None):
+            raise InputError(
+                f"{images}: the name {odd!a} is not in UTF-8, so that no table can have it; rename the picture and "
+                "its mask"
+            )
         if not paths:
             raise InputError(
                 f"no pictures in {images.absolute()}; data.root must hold images/ and masks/, or train/ and "

@@ -4,15 +4,16 @@ import logging
 import shutil
 from array import array
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import ClassVar, Unpack
 
 from petseg_lightning.data.datamodule import LoaderOptions, SegmentationDataModule
 from petseg_lightning.data.presence import FOLDER, WAYS, require_pets
-from petseg_lightning.data.sample_table import Kind, Samples, SampleTable, read_lines
+from petseg_lightning.data.sample_table import Kind, Samples, SampleTable
 from petseg_lightning.data.samples import MaskCode
 from petseg_lightning.data.targets import PET_PARTS, pet_target
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import read_lines
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ def _read_list(folder: Path, split: str, table: SampleTable, rows: dict[str, int
         try:
             name, _, species_id, _ = line.split()
             species = SPECIES[species_id]
+            if PurePath(name).name != name:
+                raise ValueError("no name but a path")
         except (ValueError, KeyError):
             raise InputError(
                 f"{path}:{number}: {line!r} is not 'name class-id species breed-id' with species 1 (cat) or "

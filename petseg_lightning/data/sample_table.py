@@ -1,9 +1,8 @@
 """Many annotated pictures in little memory: a table with each once, and splits as its row numbers."""
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import overload
 
@@ -110,9 +109,3 @@ class Samples(Sequence[Sample]):
     def breeds(self) -> list[str]:
         """Of every entry, N references to one string per breed."""
         return [self.table.kind(row).breed for row in self.rows]
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file as `str.splitlines` has them, one at a time; what is no UTF-8 becomes U+FFFD."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        yield from chain.from_iterable(map(str.splitlines, file))

@@ -1,15 +1,19 @@
 """Which pictures a user means, and what their results are called."""
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import has_magic
+from itertools import count
 from pathlib import Path, PurePath
 
 from petseg_lightning.data.picture_file import PICTURE_ENDINGS
+from petseg_lightning.data.picture_folder import is_hidden, pictures_below
 from petseg_lightning.data.video_file import VIDEO_ENDINGS
 from petseg_lightning.errors import InputError
+from petseg_lightning.files import read_lines
+
+MAX_LISTED = 250_000  # pictures in a .txt
 
 
 @dataclass(frozen=True)
@@ -52,45 +56,57 @@ def find_pictures(source: str | Sequence[str], output: Path) -> list[Source]:
             f"source={source}: no pictures there; give a picture, a folder or glob of them "
             f"({', '.join(ending.lstrip('.') for ending in PICTURE_ENDINGS)}), or a .txt with a path per line"
         )
-    stems = Counter(relative.with_suffix("").as_posix() for relative in found.values())
-    return [
-        Source(path, stem if stems[stem := relative.with_suffix("").as_posix()] == 1 else relative.as_posix())
-        for path, relative in found.items()
-    ]
+    return [Source(path, name) for path, name in zip(found, _names(found), strict=True)]
+
+
+def _names(found: Mapping[Path, PurePath]) -> list[str]:
+    """A name for each picture: its path, as short as they are all different, without what leads out of a folder."""
+    pictures = [(path, _inside(relative)) for path, relative in found.items()]
+    names = [relative.with_suffix("").as_posix() for _, relative in pictures]
+    for keep_ending, with_folder in ((True, False), (False, True), (True, True)):
+        times = Counter(names)
+        for index, (path, relative) in enumerate(pictures):
+            if times[names[index]] > 1:
+                longer = PurePath(path.absolute().parent.name) / relative if with_folder else relative
+                names[index] = (longer if keep_ending else longer.with_suffix("")).as_posix()
+    times, taken = Counter(names), set(names)
+    for index, name in enumerate(names):
+        if times[name] > 1:
+            names[index] = next(free for number in count(1) if (free := f"{name} ({number})") not in taken)
+            taken.add(names[index])
+    return names
 
 
 def _pictures(source: str) -> Iterator[tuple[Path, PurePath]]:
     """Paths, with the part of each that its results keep."""
     path = Path(source).expanduser()
     if path.is_dir():
-        yield from _below(path)
+        yield from ((picture, picture.relative_to(path)) for picture in pictures_below(path))
     elif path.suffix.lower() == ".txt" and path.is_file():
-        for line in filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())):
-            yield path.parent / line, _inside(PurePath(line))
-    elif path.is_file():
+        for number, line in enumerate(filter(None, map(str.strip, read_lines(path)))):
+            if number == MAX_LISTED:
+                raise InputError(f"{path}: lists more than {MAX_LISTED:,} pictures; divide it into several lists")
+            yield path.parent / line, PurePath(line)
+    elif path.exists() or path.is_symlink():
         yield path, PurePath(path.name)
     elif has_magic(str(path)):
         fixed = path
         while has_magic(str(fixed)):
             fixed = fixed.parent
+        pattern = path.relative_to(fixed)
         endings = {*PICTURE_ENDINGS, path.suffix.lower()} if path.suffix.lower() in VIDEO_ENDINGS else PICTURE_ENDINGS
-        for match in sorted(map(Path, glob(str(path), recursive=True))):  # noqa: PTH207 (absolute patterns)
-            if match.is_file() and match.suffix.lower() in endings:
-                yield match, match.relative_to(fixed)
-
-
-def _below(folder: Path) -> Iterator[tuple[Path, PurePath]]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(parent, name)
-            if path.suffix.lower() in PICTURE_ENDINGS:
-                yield path, path.relative_to(folder)
+        shows_hidden = any(map(is_hidden, pattern.parts))
+        try:
+            matches = sorted(fixed.glob(str(pattern)))
+        except ValueError as error:
+            raise InputError(f"source={source}: is no pattern of paths ({error}); give e.g. photos/**/*.jpg") from error
+        for match in matches:
+            relative = match.relative_to(fixed)
+            if match.suffix.lower() in endings and (shows_hidden or not any(map(is_hidden, relative.parts))):
+                yield match, relative
 
 
 def _inside(path: PurePath) -> PurePath:
     """A path without what would lead out of the folder of the results."""
-    return PurePath(*(part for part in path.parts if part not in ("..", path.anchor)))
+    kept = PurePath(*(part for part in path.parts if part not in ("..", path.anchor)))
+    return kept if kept.name else PurePath("picture")

@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 
 import numpy as np
@@ -190,6 +191,34 @@ def test_a_value_without_a_class_is_refused(put, tmp_path):
 def test_wrong_classes(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         folder(tmp_path, **options)
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_trained(put, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    put(f"images/{name}.png", f"masks/{name}.png")
+    with pytest.raises(InputError, match=r"images: the name 'caf\\udce9.png' is not in UTF-8, .*; rename the picture"):
+        folder(tmp_path).read_splits()
+
+
+def test_links_to_folders_are_followed_and_hidden_files_left_out(put, tmp_path):
+    put("elsewhere/images/a.png", "elsewhere/masks/a.png")
+    put("images/b.png", "masks/b.png")
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "dogs").symlink_to(tmp_path / "elsewhere" / kind)
+    (tmp_path / "images" / "._b.png").touch()
+    (tmp_path / "images" / "again").symlink_to(tmp_path / "images")
+    splits = folder(tmp_path, test_fraction=0.5).read_splits()
+    assert sorted(names(splits["trainval"]) + names(splits["test"])) == ["b", "dogs/a"]
+
+
+@pytest.mark.parametrize("where", ["images", "masks"])
+def test_a_file_that_waits_for_ever_is_named(put, tmp_path, where):
+    for name in "abcd":
+        put(f"images/{name}.png", f"masks/{name}.png")
+    (tmp_path / where / "c.png").unlink()
+    os.mkfifo(tmp_path / where / "c.png")
+    with pytest.raises(InputError, match=rf"{where}/c\.png"):
+        folder(tmp_path, test_fraction=0.25, val_fraction=0.34).setup("fit")
 
 
 @pytest.mark.parametrize("made", [None, "images", "pictures"])

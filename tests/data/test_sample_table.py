@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from petseg_lightning.data.sample_table import Kind, Samples, SampleTable, read_lines
+from petseg_lightning.data.sample_table import Kind, Samples, SampleTable
 from petseg_lightning.data.samples import MaskCode, Sample
 
 CODES = MaskCode((0, 1), (0, 1)), MaskCode((1, 2), (0, 255))
@@ -87,9 +87,3 @@ def test_kinds_are_kept_once():
     for i in range(50):
         table.append("n", kind(i))
     assert len({id(table.kind(row)) for row in range(50)}) == 6
-
-
-@pytest.mark.parametrize("text", [b"", b"\n", b"a\r\nb\rc\n\nd", b"a\x0c\nb\x1cc\xe2\x80\xa8d\n ", b"\xff\xfea\n\xc3"])
-def test_lines_are_those_of_the_whole_text(tmp_path, text):
-    (tmp_path / "a.txt").write_bytes(text)
-    assert list(read_lines(tmp_path / "a.txt")) == (tmp_path / "a.txt").read_text("utf-8", "replace").splitlines()

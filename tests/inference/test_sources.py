@@ -1,11 +1,12 @@
 """Which files are meant, and what their results are called."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.inference import sources
 from petseg_lightning.inference.sources import find_pictures
 
 OUTPUT = Path("predictions")
@@ -94,3 +95,67 @@ def test_a_folder_that_may_not_be_read(folder):
     (folder / "photos" / "deep").chmod(0)
     with pytest.raises(PermissionError, match="deep"):
         find_pictures("photos", OUTPUT)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        (["dogs", "cats"], {"dogs/0", "dogs/1", "cats/0", "cats/1"}),
+        (["dogs/0.jpg", "cats/0.jpg"], {"dogs/0", "cats/0"}),
+        ("trip", {"trip/tom", "tom.png", "trip/tom.jpg"}),
+        ("same.txt", {"dogs/0", "cats/0", "0"}),
+    ],
+)
+def test_every_picture_has_results_of_its_own(folder, source, names):
+    for path in ("dogs/0.jpg", "dogs/1.jpg", "cats/0.jpg", "cats/1.jpg", "trip/tom.jpg", "trip/tom.png"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).touch()
+    (folder / "trip/tom.jpg.png").touch()
+    (folder / "same.txt").write_text("dogs/0.jpg\ncats/0.jpg\n../0.jpg\n")
+    results = found(source)
+    assert len(set(results.values())) == len(results) == len(names)
+    assert set(results.values()) == names
+
+
+def test_links_are_followed_and_folders_in_a_circle_end(folder):
+    """Two links of a folder to itself are 2**40 paths to every picture."""
+    for name in ("one", "two", "deep/up"):
+        (folder / "photos" / name).symlink_to(folder / "photos")
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere/z.jpg").touch()
+    (folder / "photos/link").symlink_to(folder / "elsewhere")
+    assert set(found("photos", Path("photos/predictions")).values()) == {"a", "b", "deep/c", "deep/er/a", "link/z"}
+    assert "z" not in str(found("photos/**/*", Path("photos/predictions")))
+
+
+def test_what_macs_and_notebooks_leave_is_no_picture(folder):
+    for name in ("._a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/a.png"):
+        (folder / "photos" / name).parent.mkdir(exist_ok=True)
+        (folder / "photos" / name).touch()
+    for source in ("photos", "photos/**/*"):
+        assert sorted(found(source, Path("photos/predictions")).values()) == ["a", "b", "deep/c", "deep/er/a"]
+    assert found("photos/._*") == {"photos/._a.png": "._a"}
+
+
+def test_a_list_of_odd_lines(folder):
+    """No name leads out of the folder of results, and none is empty."""
+    lines = ["..", ".", "/", "../../a.jpg", "/etc/passwd", "a/../../b", "x" * 5000, "a.txt", "~/a.jpg", "con\x1btrol"]
+    (folder / "list.txt").write_text("\n".join(lines))
+    names = list(found("list.txt").values())
+    assert len(names) == len(set(names)) == len(lines)
+    for name in names:
+        assert PurePath(name).name
+        assert not PurePath(name).is_absolute()
+        assert ".." not in PurePath(name).parts
+
+
+def test_too_long_a_list(folder, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_LISTED", 2)
+    (folder / "list.txt").write_text("a.png\nb.JPG\nc.png\n")
+    with pytest.raises(InputError, match=r"list\.txt: lists more than 2 pictures; divide it into several lists"):
+        found("list.txt")
+
+
+def test_a_pattern_that_is_none():
+    with pytest.raises(InputError, match=r"is no pattern of paths"):
+        found("photos/**x/*")
