@@ -132,7 +132,7 @@ def _opened(path: Path, file: BinaryIO | None, max_pixels: float, noun: str) -> 
             metered = _Metered(content, size)
             metered.reads_left = _READS[0]
             image = _decoder(metered, path)(cast(BinaryIO, metered))
-            _require_limits(path, *image.size, max_pixels)
+            require_limits(path, *image.size, max_pixels)
             if image.info.get("progressive"):
                 _require_few_scans(metered, image.width * image.height)
             metered.reads_left = _READS[1]
@@ -178,7 +178,8 @@ def _heif_decoder(path: Path) -> type[ImageFile]:
     return HeifImageFile
 
 
-def _require_limits(path: Path, width: int, height: int, max_pixels: float) -> None:
+def require_limits(path: Path, width: int, height: int, max_pixels: float) -> None:
+    """Raise TooLargeError for a picture of so many pixels, or of such sides."""
     if width * height > max_pixels:
         excess = f"more than {max_pixels / 10**6:.3g} million pixels"
     elif max(width, height) > MAX_SIDE:

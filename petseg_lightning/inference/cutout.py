@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from kornia.filters import box_blur
+from PIL import Image
 
 from petseg_lightning.segmenter import resize_rows
 
@@ -57,19 +58,24 @@ def soft_alpha(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     Returns:
         float32 (H,W), 0..1.
     """
+    return np.concatenate([alpha for _, _, alpha in _alphas(image, foreground)])
+
+
+def _alphas(image: np.ndarray, foreground: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """`soft_alpha` in parts: their first row, the one after the last, and their alpha, float32 (rows,W)."""
     height, width = foreground.shape
     step = max(1, max(height, width) // _WORKING_SIDE)
     radius = max(1, round(RADIUS * max(height, width) / step))
-    if min(height, width) <= 2 * radius * step:  # too thin for the filter's window
-        return foreground
-    coefficients = _coefficients(image, foreground, step, radius)
-    alpha = np.empty_like(foreground)
+    filtered = min(height, width) > 2 * radius * step  # else too thin for the filter's window
+    coefficients = _coefficients(image, foreground, step, radius) if filtered else None
     for top, bottom in _parts(height, width):
-        slope, offset = resize_rows(coefficients, (height, width), top, bottom)[0].split((3, 1))
-        colours = torch.from_numpy(image[top:bottom].astype(np.float32)).div_(255).permute(2, 0, 1)
-        part = slope.mul_(colours).sum(0).add_(offset[0])
-        alpha[top:bottom] = part.sub_(CERTAIN).div_(1 - 2 * CERTAIN).clamp_(0, 1)
-    return alpha
+        alpha = foreground[top:bottom]
+        if coefficients is not None:
+            slope, offset = resize_rows(coefficients, (height, width), top, bottom)[0].split((3, 1))
+            colours = torch.from_numpy(image[top:bottom].astype(np.float32)).div_(255).permute(2, 0, 1)
+            filtered_part = (slope * colours).sum(0).add_(offset[0])
+            alpha = filtered_part.sub_(CERTAIN).div_(1 - 2 * CERTAIN).clamp_(0, 1).numpy()
+        yield top, bottom, alpha
 
 
 def _coefficients(image: np.ndarray, foreground: np.ndarray, step: int, radius: int) -> torch.Tensor:
@@ -108,43 +114,45 @@ def _parts(height: int, width: int) -> Iterator[tuple[int, int]]:
         yield top, min(top + rows, height)
 
 
-def cut_out(image: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+def cut_out(image: Image.Image, foreground: np.ndarray) -> np.ndarray:
     """A picture without its background.
 
     Args:
-        image: uint8 (H,W,3).
+        image: RGB.
         foreground: float32 (H,W), 0..1.
 
     Returns:
         uint8 RGBA (H,W,4); where alpha is between 0 and 255, the colours are freed of the background's.
     """
-    alpha = soft_alpha(image, foreground)
-    result = np.empty((*alpha.shape, 4), np.uint8)
-    result[..., :3] = image
-    _free_of_background(result[..., :3], image, alpha)
-    for top, bottom in _parts(*alpha.shape):
-        result[top:bottom, :, 3] = (alpha[top:bottom] * 255).round()
+    height, width = foreground.shape
+    result = np.empty((height, width, 4), np.uint8)
+    for top, bottom in _parts(height, width):
+        result[top:bottom, :, :3] = np.asarray(image.crop((0, top, width, bottom)))
+    for top, bottom, alpha in _alphas(result[..., :3], foreground):
+        result[top:bottom, :, 3] = (alpha * 255).round()
+    _free_of_background(result)
     return result
 
 
-def _free_of_background(colours: np.ndarray, image: np.ndarray, alpha: np.ndarray) -> None:
-    """Take the background's part of a soft edge out of the colours of an image, uint8 (H,W,3) both, in place."""
-    height, width = alpha.shape
+def _free_of_background(picture: np.ndarray) -> None:
+    """Take the background's part of a soft edge out of the colours of a picture, uint8 RGBA (H,W,4), in place."""
+    height, width = picture.shape[:2]
     reduction = max(1, max(height, width) / _COLOUR_SIDE)
     size = max(1, round(width / reduction)), max(1, round(height / reduction))
-    small, share = (cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) for pixels in (image, alpha))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     side = 2 * max(1, round(_COLOUR_RADIUS * max(size))) + 1
 
     def around(share: np.ndarray) -> np.ndarray:
-        total = cv2.blur(small * share[..., None], (side, side)).reshape(small.shape)
+        total = cv2.blur(small[..., :3] * share[..., None], (side, side)).reshape(*share.shape, 3)
         return total / np.maximum(cv2.blur(share, (side, side)), 1e-4).reshape(*share.shape, 1)
 
+    share = small[..., 3] / 255
     means = torch.from_numpy(np.dstack([around(share), around(1 - share)])).permute(2, 0, 1)[None]  # (1,6,h,w)
     for top, bottom in _parts(height, width):
-        part, weight = colours[top:bottom], alpha[top:bottom]
-        edge = (weight > 0) & (weight < 1)
-        if not edge.any():
-            continue
-        around_edge = resize_rows(means, (height, width), top, bottom)[0].permute(1, 2, 0).numpy()[edge]  # (N,6)
-        own, others, weight = around_edge[:, :3], around_edge[:, 3:], weight[edge][:, None]
-        part[edge] = (own + weight * (part[edge] - weight * own - (1 - weight) * others)).round().clip(0, 255)
+        part = picture[top:bottom]
+        edge = (part[..., 3] > 0) & (part[..., 3] < 255)
+        if edge.any():
+            near = resize_rows(means, (height, width), top, bottom)[0].permute(1, 2, 0).numpy()[edge]  # (N,6)
+            own, others, weight = near[:, :3], near[:, 3:], part[edge][:, 3:] / np.float32(255)
+            freed = own + weight * (part[edge][:, :3] - weight * own - (1 - weight) * others)
+            part[edge, :3] = freed.round().clip(0, 255)

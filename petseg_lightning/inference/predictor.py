@@ -19,7 +19,8 @@ from petseg_lightning.inference.tiling import scaled, windows
 from petseg_lightning.metrics.calibration import ExpectedOverlap
 from petseg_lightning.pictures import class_colours, overlay
 
-_AT_ONCE = 2**23  # probabilities that are computed at once
+_AT_ONCE = 2**21  # probabilities that are computed at once
+MAX_LOGITS = 2**30  # bytes of all windows of a picture
 _CROPS = 16  # windows in the network at once, where pictures have several
 Picture = Image.Image | np.ndarray | str | Path
 
@@ -42,7 +43,10 @@ class Prediction:
     @cached_property
     def probabilities(self) -> np.ndarray:
         """Of every class and pixel, float32 (K,H,W), calibrated; their sum over K is 1."""
-        return np.concatenate([part.numpy() for _, part in self._parts()], axis=1)
+        found = np.empty((len(self.class_names), self.image.height, self.image.width), np.float32)
+        for rows, probabilities in self._parts():
+            found[:, rows] = probabilities
+        return found
 
     @property
     def classes(self) -> np.ndarray:
@@ -73,7 +77,7 @@ class Prediction:
         shown = np.empty((self.image.height, self.image.width), np.float32)
         for rows, probabilities in self._parts():
             shown[rows] = foreground(probabilities.numpy(), self.class_names)
-        return Image.fromarray(cut_out(np.asarray(self.image), shown))
+        return Image.fromarray(cut_out(self.image, shown))
 
     @cached_property
     def _classes_and_confidence(self) -> tuple[np.ndarray, float]:
@@ -156,14 +160,26 @@ class Predictor:
     def logits(self, images: Sequence[Image.Image]) -> list[list[Tensor]]:
         """For each member the logits of each RGB image's windows, (T,K,S,S) at its own size: what takes the time."""
         places = [windows(*image.size, self.tiling) for image in images]
-        crops = [
-            image if len(some) == 1 else image.crop(one)
-            for image, some in zip(images, places, strict=True)
-            for one in some
-        ]
-        numbers = [len(some) for some in places]
-        batches = [crops[start : start + _CROPS] for start in range(0, len(crops), _CROPS)]
-        return [list(torch.cat([member.logits(batch) for batch in batches]).split(numbers)) for member in self.members]
+        parts = [(image, some, one) for image, some in zip(images, places, strict=True) for one in some]
+        found: list[Tensor] = []
+        for start in range(0, len(parts), _CROPS):
+            crops = [image if len(some) == 1 else image.crop(one) for image, some, one in parts[start : start + _CROPS]]
+            for number, member in enumerate(self.members):
+                logits = member.logits(crops)
+                if start == 0:
+                    found.append(logits.new_empty(len(parts), *logits.shape[1:]))
+                found[number][start : start + len(crops)] = logits
+        return [list(logits.split([len(some) for some in places])) for logits in found]
+
+    def require_room(self, width: int, height: int) -> None:
+        """Raise InputError for a picture that is too much for its windows, before it is read."""
+        number = len(windows(width, height, self.tiling))
+        size = sum(number * len(m.class_names) * m.image_size**2 * 4 for m in self.members)
+        if number > 1 and size > MAX_LOGITS:
+            raise InputError(
+                f"{number:,} windows of {width} x {height} pixels take {size / 2**30:.1f} GiB of memory, and "
+                f"{MAX_LOGITS / 2**30:g} is the most; give a larger tiling="
+            )
 
     def finish(self, image: Image.Image, logits: Sequence[Tensor]) -> Prediction:
         """The prediction of an image from the logits of its windows, (T,K,S,S) of each member."""

@@ -134,12 +134,13 @@ class ExpectedOverlap(NamedTuple):
             predicted, probability = predictions == label, probabilities[:, label]  # (B,H,W)
             pixels, both = predicted.sum(dim=(1, 2)), (probability * predicted).sum(dim=(1, 2))  # (B,)
             columns.append((pixels, both, probability.sum(dim=(1, 2)), probability.amax(dim=(1, 2))))
-        return cls(*(torch.stack(column, dim=1) for column in zip(*columns, strict=True)))
+        pixels, both, total, highest = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+        return cls(pixels, both, total, highest)
 
     def with_part(self, other: Self) -> Self:
         """Of both parts of a picture."""
-        sums = (mine + its for mine, its in zip(self[:3], other[:3], strict=True))
-        return type(self)(*sums, torch.maximum(self.highest, other.highest))
+        pixels, both, total = self.pixels + other.pixels, self.both + other.both, self.total + other.total
+        return type(self)(pixels, both, total, torch.maximum(self.highest, other.highest))
 
     def miou(self) -> Tensor:
         union = self.pixels + self.total - self.both

@@ -1,5 +1,6 @@
 """The folder of a prediction: what is in it already, and what is added, whole or not at all."""
 
+import errno
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import remove_unfinished, replacing, write_json, write_text
@@ -17,6 +19,7 @@ from petseg_lightning.metrics.calibration import BAD_MIOU
 from petseg_lightning.metrics.forecast import bad_risks, number_to_look_at
 
 LARGE = 8_000_000  # pixels; of larger pictures one is finished at a time, as each takes hundreds of MB
+MAX_PROBABILITIES = 2**30  # bytes
 JOURNAL, SETTINGS = "predictions.jsonl", "settings.json"
 VIDEO_ENDING = ".mp4"
 FOUND = 0.8  # share of the bad pictures that a review should find
@@ -49,13 +52,34 @@ KINDS: dict[str, tuple[str, Callable[[Prediction, Path], None]]] = {  # by folde
 }
 
 
+def left_out(path: Path, error: Exception) -> InputError:
+    """The line of a file that cannot be predicted.
+
+    Raises the error where no other file can be, either, as the disk is full.
+    """
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return InputError(f"{path}: does not fit into memory; save it smaller, or end other programs")
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise error
+        return InputError(f"{path}: its results cannot be written ({error}); rename it, or give another output=")
+    return InputError(f"{path}: cannot be predicted ({type(error).__name__}: {error}); leave it out")
+
+
+def shown(text: str) -> str:
+    """A text in one line, in which what a screen cannot show is written as an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+
+
 class Results:
     """Results by picture: files in a folder of each kind, and a row each in `predictions.jsonl`.
 
     Args:
         folder: is made.
         kinds: of KINDS.
-        settings: what results depend on, as plain values.
+        settings: what results depend on, as plain values; "classes" are their names.
         overwrite: also a picture whose results are there.
 
     Raises:
@@ -64,6 +88,7 @@ class Results:
 
     def __init__(self, folder: Path, kinds: Iterable[str], settings: Mapping[str, Any], *, overwrite: bool) -> None:
         self.folder, self.kinds, self.overwrite = folder, list(kinds), overwrite
+        self.num_classes = len(settings["classes"])
         self._rows: dict[str, dict[str, Any]] = {}
         before = _read_json(folder / SETTINGS)
         if before is not None and before != settings:
@@ -97,6 +122,14 @@ class Results:
             return False
         return all(path.is_file() for path in self.paths(source))
 
+    def require_room(self, width: int, height: int) -> None:
+        """Raise InputError for a picture whose results would take too much memory, before it is read."""
+        if "probabilities" in self.kinds and width * height * self.num_classes * 4 > MAX_PROBABILITIES:
+            raise InputError(
+                f"the probabilities of {width} x {height} pixels and {self.num_classes} classes take more than "
+                f"{MAX_PROBABILITIES / 2**30:g} GiB; save it smaller, or give probabilities=false"
+            )
+
     def write(self, source: Source, prediction: Prediction) -> dict[str, Any]:
         """Write the files of a picture; its `row`."""
         for kind in self.kinds:
@@ -122,7 +155,11 @@ class Results:
         confidences = np.array([row["confidence"] for row in found])
         risks = [None] * len(found) if forecast is None else bad_risks(forecast, confidences).round(4).tolist()
         rows = [
-            {**{key: value for key, value in row.items() if key != "stamp"}, "risk": risk}
+            {
+                **{key: value for key, value in row.items() if key != "stamp"},
+                "name": _in_utf8(row["name"]),
+                "risk": risk,
+            }
             for row, risk in zip(found, risks, strict=True)
         ]
         table = pd.DataFrame(rows)
@@ -167,9 +204,17 @@ def describe(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
+def _stamp(path: Path) -> list[int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # it is gone meanwhile
+        return None
     return [status.st_size, status.st_mtime_ns]
+
+
+def _in_utf8(name: str) -> str:
+    """With an escape for each byte of a file's name that is not in UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -182,8 +227,9 @@ def _read_rows(path: Path) -> dict[str, dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
+            row["confidence"], row["stamp"] = float(row["confidence"]), list(row["stamp"])
             rows[str(row["name"])] = row
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
     return rows
 
@@ -191,7 +237,7 @@ def _read_rows(path: Path) -> dict[str, dict[str, Any]]:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
@@ -22,17 +22,18 @@ from rich.text import Text
 from torch import Tensor
 
 from petseg_lightning.config import plain
-from petseg_lightning.data.picture_file import read_image
-from petseg_lightning.devices import usable_device
+from petseg_lightning.data.picture_file import picture_size, read_image
+from petseg_lightning.devices import give_back_freed_memory, usable_device
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.bundle import WEIGHTS, is_bundle
 from petseg_lightning.inference.checkpoint import find_model
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.sources import Source, find_pictures
-from petseg_lightning.predicting.results import KINDS, LARGE, Results, review_advice
+from petseg_lightning.predicting.results import KINDS, LARGE, Results, left_out, review_advice, shown
 from petseg_lightning.predicting.video import predict_videos
 
 NAMED = 3  # unreadable pictures that the last line names
+ROOM = 3 * LARGE  # pixels of the pictures in a batch, of which up to three are in memory
 
 
 def predict(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -71,17 +72,24 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
         results = Results(output, [kind for kind in KINDS if cfg[kind]], settings, overwrite=cfg.overwrite)
         todo = [source for source in sources if not results.has(source)]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("Predicting", total=len(todo))
-            pictures, videos = ([source for source in todo if source.is_video is kind] for kind in (False, True))
-            outcomes = _outcomes(predictor, pictures, results, cfg.batch_size)
-            for outcome in chain(outcomes, predict_videos(predictor, videos, results, cfg.batch_size, progress)):
-                if isinstance(outcome, InputError):
-                    failed.append(str(outcome))
-                else:
-                    results.add(outcome)
-                progress.advance(bar)
-        rows = results.write_tables(sources, predictor.forecast)
+        try:
+            with Progress(*columns, console=console) as progress:
+                bar = progress.add_task("Predicting", total=len(todo))
+                pictures, videos = ([source for source in todo if source.is_video is kind] for kind in (False, True))
+                outcomes = _outcomes(predictor, pictures, results, cfg.batch_size, cfg.max_megapixels * 1e6)
+                of_videos = predict_videos(
+                    predictor, videos, results, cfg.batch_size, cfg.max_megapixels * 1e6, progress
+                )
+                for outcome in chain(outcomes, of_videos):
+                    if isinstance(outcome, InputError):
+                        failed.append(shown(str(outcome)))
+                    else:
+                        results.add(outcome)
+                    progress.advance(bar)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"what is done is in {output}, and the same command goes on from there") from error
+        finally:  # also of what was done before the disk was full
+            rows = results.write_tables(sources, predictor.forecast)
     noun = "file" if any(source.is_video for source in sources) else "picture"
     _print_end(console, rows, noun, len(rows) - (len(todo) - len(failed)), failed, output)
     if failed:
@@ -90,37 +98,103 @@ def predict(cfg: DictConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def _outcomes(
-    predictor: Predictor, sources: Sequence[Source], results: Results, batch_size: int
-) -> Iterator[dict[str, Any] | InputError]:
-    """A row for each picture whose files are written, an error for each that cannot be read.
+_Outcome = dict[str, Any] | InputError  # a row for a picture whose files are written, or why they are not
 
-    While the network has a batch, threads read the next one and write the last one; no more is in memory.
+
+class _Batch(NamedTuple):
+    """Pictures that are in the network at once, how many pixels they have, and what was refused before them."""
+
+    sources: list[Source]
+    pixels: int
+    refused: list[InputError]
+
+
+def _batches(
+    predictor: Predictor, sources: Sequence[Source], results: Results, batch_size: int, max_pixels: float
+) -> Iterator[_Batch]:
+    """Batches of at most `batch_size` pictures, and of fewer where they are large."""
+    batch = _Batch([], 0, [])
+    for source in sources:
+        try:
+            size = width, height = picture_size(source.path, max_pixels)
+            predictor.require_room(*size)
+            results.require_room(*size)
+        except InputError as error:
+            batch.refused.append(error if str(source.path) in str(error) else InputError(f"{source.path}: {error}"))
+            continue
+        if batch.sources and (len(batch.sources) == batch_size or batch.pixels + width * height > ROOM):
+            yield batch
+            batch = _Batch([], 0, [])
+        batch = _Batch([*batch.sources, source], batch.pixels + width * height, batch.refused)
+    yield batch
+
+
+def _outcomes(
+    predictor: Predictor, sources: Sequence[Source], results: Results, batch_size: int, max_pixels: float
+) -> Iterator[_Outcome]:
+    """A row for each picture whose files are written, an error for each that cannot be predicted.
+
+    While the network has a batch, threads read the next one and write the last one; no more is in memory, and beside
+    a very large picture nothing.
     """
-    batches = [sources[start : start + batch_size] for start in range(0, len(sources), batch_size)]
+    pool = ThreadPoolExecutor(os.cpu_count(), initializer=partial(torch.set_num_threads, 1))
     one_by_one = Lock()
-    with ThreadPoolExecutor(os.cpu_count(), initializer=partial(torch.set_num_threads, 1)) as pool:
+
+    def read(batch: _Batch) -> list[Future[Image.Image | InputError]]:
+        return [pool.submit(_read, source, max_pixels) for source in batch.sources]
+
+    def write(batch: _Batch, pictures: Sequence[Image.Image | InputError]) -> list[InputError | Future[_Outcome]]:
+        pairs = [(s, image) for s, image in zip(batch.sources, pictures, strict=True) if isinstance(image, Image.Image)]
+        return [image for image in pictures if isinstance(image, InputError)] + [
+            logits
+            if isinstance(logits, InputError)
+            else pool.submit(_write, predictor, results, source, image, logits, seconds, one_by_one)
+            for source, image, logits, seconds in _logits(predictor, pairs)
+        ]
+
+    try:
         reading: list[Future[Image.Image | InputError]] = []
-        writing: list[Future[dict[str, Any]]] = []
-        for number, batch in enumerate(batches, 1):
-            pictures = [future.result() for future in reading or [pool.submit(_read, source) for source in batch]]
-            reading = [pool.submit(_read, source) for following in batches[number : number + 1] for source in following]
-            pairs = [(s, image) for s, image in zip(batch, pictures, strict=True) if isinstance(image, Image.Image)]
-            yield from (error for error in pictures if isinstance(error, InputError))
-            begin = perf_counter()
-            logits = predictor.logits([image for _, image in pairs]) if pairs else []
-            seconds = (perf_counter() - begin) / max(len(pairs), 1)
-            finished, writing = (
-                writing,
-                [
-                    pool.submit(
-                        _write, predictor, results, source, image, [one[i] for one in logits], seconds, one_by_one
-                    )
-                    for i, (source, image) in enumerate(pairs)
-                ],
-            )
-            yield from (future.result() for future in finished)
-        yield from (future.result() for future in writing)
+        writing: list[InputError | Future[_Outcome]] = []
+        batches = _batches(predictor, sources, results, batch_size, max_pixels)
+        for batch, following in pairwise(chain(batches, (_Batch([], 0, []),))):
+            yield from batch.refused
+            overlap = max(batch.pixels, following.pixels) <= ROOM
+            pictures = [future.result() for future in reading or read(batch)]
+            reading = read(following) if overlap else []
+            finished, writing = writing, write(batch, pictures)
+            del pictures
+            yield from map(_outcome, finished)
+            if not overlap:
+                yield from map(_outcome, writing)
+                writing = []
+                give_back_freed_memory()
+        yield from map(_outcome, writing)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _outcome(written: InputError | Future[_Outcome]) -> _Outcome:
+    return written if isinstance(written, InputError) else written.result()
+
+
+def _logits(
+    predictor: Predictor, pairs: Sequence[tuple[Source, Image.Image]]
+) -> Iterator[tuple[Source, Image.Image, list[Tensor] | InputError, float]]:
+    """Each picture with the logits of its windows, and the seconds that they took; what fails together, one by one."""
+    begin = perf_counter()
+    try:
+        found = predictor.logits([image for _, image in pairs]) if pairs else []
+    except Exception as error:
+        if len(pairs) > 1:
+            for pair in pairs:
+                yield from _logits(predictor, [pair])
+        else:
+            source, image = pairs[0]
+            yield source, image, left_out(source.path, error), 0.0
+        return
+    seconds = (perf_counter() - begin) / max(len(pairs), 1)
+    for index, (source, image) in enumerate(pairs):
+        yield source, image, [one[index] for one in found], seconds
 
 
 @contextmanager
@@ -134,9 +208,9 @@ def _alone(output: Path) -> Iterator[None]:
         raise InputError(f"another petseg predict is writing into {output}; wait, or give another output=") from error
 
 
-def _read(source: Source) -> Image.Image | InputError:
+def _read(source: Source, max_pixels: float) -> Image.Image | InputError:
     try:
-        return read_image(source.path)
+        return read_image(source.path, max_pixels=max_pixels)
     except InputError as error:
         return error
 
@@ -149,11 +223,14 @@ def _write(
     logits: Sequence[Tensor],
     seconds: float,
     one_by_one: Lock,
-) -> dict[str, Any]:
+) -> _Outcome:
     """Write the results of a picture; its row, with the seconds that it took in all."""
     with one_by_one if image.width * image.height > LARGE else nullcontext():
         begin = perf_counter()
-        row = results.write(source, predictor.finish(image, logits))
+        try:
+            row = results.write(source, predictor.finish(image, logits))
+        except Exception as error:
+            return left_out(source.path, error)
         return {**row, "seconds": round(seconds + perf_counter() - begin, 4)}
 
 
@@ -183,7 +260,7 @@ def _print_end(
         console.print(f"left out  {message}", soft_wrap=True, highlight=False, markup=False)
     if rows:
         least = sorted(rows, key=lambda row: row["confidence"])[:NAMED]
-        names = ", ".join(f"{row['name']} ({row['confidence']:.2f})" for row in least)
+        names = ", ".join(f"{shown(row['name'])} ({row['confidence']:.2f})" for row in least)
         console.print(
             f"least sure  {names}; review.csv has all in this order", soft_wrap=True, highlight=False, markup=False
         )

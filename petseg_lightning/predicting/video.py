@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
+from rich.markup import escape
 from rich.progress import Progress
 
 from petseg_lightning.data.video_file import Frame, VideoFile
@@ -20,7 +21,7 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.files import replacing
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.sources import Source
-from petseg_lightning.predicting.results import LARGE, Results, describe
+from petseg_lightning.predicting.results import LARGE, Results, describe, left_out, shown
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -35,29 +36,36 @@ _LIMITED = 1  # range of the values, as FFmpeg numbers it
 
 
 def predict_videos(
-    predictor: Predictor, sources: Sequence[Source], results: Results, batch_size: int, progress: Progress
+    predictor: Predictor,
+    sources: Sequence[Source],
+    results: Results,
+    batch_size: int,
+    max_pixels: float,
+    progress: Progress,
 ) -> Iterator[dict[str, Any] | InputError]:
-    """A row for each video whose overlays are written, an error for each that cannot be read."""
+    """A row for each video whose overlays are written, an error for each that cannot be predicted."""
     for source in sources:
         try:
-            yield _predict_video(predictor, source, results, batch_size, progress)
-        except InputError as error:
-            yield error
+            yield _predict_video(predictor, source, results, batch_size, max_pixels, progress)
+        except Exception as error:
+            yield left_out(source.path, error)
 
 
 def _predict_video(
-    predictor: Predictor, source: Source, results: Results, batch_size: int, progress: Progress
+    predictor: Predictor, source: Source, results: Results, batch_size: int, max_pixels: float, progress: Progress
 ) -> dict[str, Any]:
-    """The row of a video; no more than a batch of its frames is in memory."""
+    """The row of a video; no more than a batch of its frames is in memory, and no more pixels than of pictures."""
     begin, summary = perf_counter(), _Summary()
-    with VideoFile(source.path) as video, ExitStack() as stack:
+    with VideoFile(source.path, max_pixels) as video, ExitStack() as stack:
+        pixels = video.stream.width * video.stream.height or 1
+        predictor.require_room(video.stream.width, video.stream.height)
         paths = [stack.enter_context(replacing(path)) for path in results.paths(source)]
         writers = [stack.enter_context(_VideoWriter(path, video)) for path in paths]
-        at_once = min(os.cpu_count() or 1, 1 + LARGE // (video.stream.width * video.stream.height or 1))
+        at_once = min(os.cpu_count() or 1, 1 + LARGE // pixels)
         pool = stack.enter_context(ThreadPoolExecutor(at_once, initializer=partial(torch.set_num_threads, 1)))
-        task = progress.add_task(source.path.name, total=video.num_frames or None)
+        task = progress.add_task(escape(shown(source.path.name)), total=video.num_frames or None)
         stack.callback(progress.remove_task, task)
-        for frames, sound in video.batches(batch_size):
+        for frames, sound in video.batches(max(1, min(batch_size, 3 * LARGE // pixels))):
             logits = predictor.logits([frame.image for frame in frames]) if frames else []
             finished = list(pool.map(partial(_finish, predictor), frames, zip(*logits, strict=True)))
             for description, _ in finished:
