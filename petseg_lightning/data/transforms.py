@@ -1,6 +1,5 @@
 """Augmentation on the CPU, with albumentations."""
 
-import os
 import random
 import warnings
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,6 @@ import numpy as np
 
 from petseg_lightning.data.cache import Pictures
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks PyPI for the newest version
 with warnings.catch_warnings(action="ignore"):  # a library that it imports wants yet another one in notebooks
     import albumentations as A
 
