@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 SOURCE ?= petseg_lightning/serving/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train predict test test-slow lint format tensorboard lock clean
+.PHONY: help setup train predict test test-slow lint format tensorboard lock check-dependencies clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
 # Without the bytecode a first start compiles what it imports for 8 seconds, and where Python may not write it, every one.
 setup: $(VENV)/.installed  ## a virtual environment in .venv with the pinned versions
@@ -49,6 +49,9 @@ tensorboard: setup  ## TensorBoard over all runs
 lock: setup  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --generate-hashes --upgrade --extra dev pyproject.toml -o requirements.lock
+
+check-dependencies:  ## whether a version in the lock has a known vulnerability, where the advisories can be reached
+	$(PYTHON) .ci/check_dependencies.py requirements.lock
 
 clean:  ## remove the environment and caches; runs and data stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

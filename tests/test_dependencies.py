@@ -1,11 +1,14 @@
-"""What `make setup` installs: pinned, with hashes, as pyproject.toml asks for it."""
+"""What `make setup` installs: pinned, with hashes, as pyproject.toml asks for it, and checked against advisories."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from packaging.requirements import Requirement
@@ -77,3 +80,82 @@ def test_a_package_with_another_hash_is_not_installed(tmp_path):
     assert answer.returncode != 0
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in answer.stderr
     assert not (tmp_path / "there").exists()
+
+
+@pytest.fixture
+def advisories():
+    """(status and content of the answer) -> where a service that gives it is, and the questions that it was asked."""
+    servers = []
+
+    def serve(status: int, content: bytes) -> tuple[str, list[dict]]:
+        asked: list[dict] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"])
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Handler))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/v1/querybatch", asked
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def checked(url: str) -> tuple[int, str]:
+    """Exit code of `make check-dependencies`, and what it says."""
+    command = ["make", "--silent", "check-dependencies", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OSV_URL": url}, capture_output=True, text=True)
+    return done.returncode, done.stdout
+
+
+def test_what_is_pinned_is_checked_on_every_system(advisories):
+    number = len(locked())
+    url, asked = advisories(200, json.dumps({"results": [{}] * number}).encode())
+    assert checked(url) == (0, f"No known vulnerability in {number} pinned versions\n")
+    pinned = [(requirement.name, str(requirement.specifier).removeprefix("==")) for requirement, _ in locked()]
+    assert [(one["package"]["name"], one["version"]) for one in asked] == pinned
+    assert {one["package"]["ecosystem"] for one in asked} == {"PyPI"}
+
+
+def test_vulnerable_versions_are_listed_and_fail(advisories):
+    results = [{} for _ in locked()]
+    results[3] = {"vulns": [{"id": "GHSA-aaaa"}, {"id": "PYSEC-1"}]}
+    code, said = checked(advisories(200, json.dumps({"results": results}).encode())[0])
+    requirement, _ = locked()[3]
+    version = str(requirement.specifier).removeprefix("==")
+    base = "https://osv.dev/vulnerability"
+    assert code != 0
+    assert said.startswith(f"{requirement.name} {version}: {base}/GHSA-aaaa, {base}/PYSEC-1\nerror: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (404, b""),
+        (403, b"<html>"),
+        (200, b"<html>"),
+        (200, b"[]"),
+        (200, b'{"results": [{}]}'),
+        (200, b'{"results": 7}'),
+    ],
+)
+def test_where_the_advisories_cannot_be_read_it_is_said_in_a_line(advisories, status, content):
+    code, said = checked(advisories(status, content)[0])
+    assert code == 0
+    assert said.startswith("Skipped: the advisories at http://127.0.0.1:")
+    assert said.count("\n") == 1
+
+
+def test_where_the_advisories_cannot_be_reached_it_is_said_in_a_line():
+    code, said = checked("http://127.0.0.1:9/nothing")
+    assert (code, said.count("\n")) == (0, 1)
+    assert said.startswith("Skipped: ")
