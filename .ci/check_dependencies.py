@@ -1,8 +1,7 @@
 """Whether a known vulnerability is in a version that requirements.lock pins, by the advisories of osv.dev.
 
-One request about all of them, also those for other systems and Pythons. (pip-audit leaves these out, and passes what its
-index does not know.) Exit code 1 with a list, or 0; where the advisories cannot be read, 0 and a line that says so.
-`OSV_URL` is the address of another copy of them.
+One request about all of them, also those for other systems and Pythons, which pip-audit leaves out. Exit code 1 with a
+list, or 0; where the advisories cannot be read, 0 and a line that says so. `OSV_URL` is the address of another copy.
 """
 
 import json
