@@ -1,9 +1,13 @@
 """Which values of a training's configuration its result depends on."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
+
+_REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")  # to another key; resolvers have a colon
+_DEEPEST, _LONGEST = 8, 4096  # references to references, and characters that come out
 
 WITHOUT_EFFECT = (  # on the result: keys, with all below them
     "ckpt_path",  # a resumed training ends where an undisturbed one does
@@ -30,13 +34,43 @@ WITHOUT_EFFECT = (  # on the result: keys, with all below them
 
 
 def effective_values(config: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
-    """The resolved values of a config by dotted key, without those that do not change the result, and these keys."""
+    """The resolved values of a config by dotted key, without those that do not change the result, and these keys.
+
+    Of plain dicts, which may be from a file, only references to other keys are resolved.
+    """
     keys, values = (*WITHOUT_EFFECT, *leave_out), {}
-    for key, value in _leaves(OmegaConf.to_container(config)):
-        if not is_below(key, keys):
+    is_plain = isinstance(config, dict)
+    for key, value in _leaves(config if is_plain else OmegaConf.to_container(config)):
+        if is_below(key, keys):
+            continue
+        if is_plain:
+            values[key] = _resolved(config, key, value)
+        else:
             resolved = OmegaConf.select(config, key, throw_on_resolution_failure=False)
             values[key] = value if resolved is None or isinstance(value, list | dict) else resolved
     return values
+
+
+def _resolved(config: dict[str, Any], key: str, value: Any, depth: int = 0) -> Any:
+    """A value with what the references in it stand for; a reference to nothing, or to no single value, stays."""
+    if not isinstance(value, str) or depth == _DEEPEST:
+        return value
+
+    def look_up(match: re.Match[str]) -> Any:
+        parents = key.split(".")[: -len(match[1])] if match[1] else []
+        path = ".".join([*parents, match[2]])
+        node: Any = config
+        for part in path.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return match[0] if node is None or isinstance(node, list | dict) else _resolved(config, path, node, depth + 1)
+
+    if match := _REFERENCE.fullmatch(value):
+        return look_up(match)
+    for match in _REFERENCE.finditer(value):
+        value = value.replace(match[0], str(look_up(match)))
+        if len(value) > _LONGEST:
+            return match.string
+    return value
 
 
 def is_below(key: str, others: Iterable[str]) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -11,7 +12,7 @@ def print_summary(metrics: dict[str, Any], folder: Path) -> None:
     """A small table of scores, then the report and, as the last line, the run folder."""
     console = Console()
     splits = {split: result["protocols"][metrics["headline"]] for split, result in metrics["splits"].items()}
-    table = Table(title=metrics["target_label"], title_justify="left", title_style="bold")
+    table = Table(title=escape(metrics["target_label"]), title_justify="left", title_style="bold")
     table.add_column("")
     for split in splits:
         table.add_column(split, justify="right", style="bold" if split == metrics["reported_split"] else None)
@@ -25,7 +26,7 @@ def print_summary(metrics: dict[str, Any], folder: Path) -> None:
     for label, key in rows.items():
         table.add_row(label, *(_number(scores[key]) for scores in splits.values()))
     for name in metrics["class_names"]:
-        table.add_row(f"IoU {name}", *(_number(scores["iou"][name]) for scores in splits.values()))
+        table.add_row(escape(f"IoU {name}"), *(_number(scores["iou"][name]) for scores in splits.values()))
     console.print(table)
     if metrics["door"] == "evaluate":
         console.print(_protocols(metrics["splits"][metrics["reported_split"]]))
@@ -40,7 +41,7 @@ def _protocols(split: dict[str, Any]) -> Table:
     for resolution, key in (("model", "protocols"), ("original", "original")):
         for scores in split[key].values():
             values = (_number(scores[name]) for name in ("accuracy", "miou", "pet_iou"))
-            table.add_row(scores["label"], resolution, *values)
+            table.add_row(escape(scores["label"]), resolution, *values)
     return table
 
 

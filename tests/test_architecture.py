@@ -118,6 +118,6 @@ def test_predicting_starts_without_what_only_training_needs(module):
 @pytest.mark.parametrize("module", [m for m in MODULES if part(m) == "report"])
 def test_report_imports_no_torch_even_later(module):
     assert not imports(module) & HEAVY
-    assert imported_parts(module) <= {"conf_tree", "data", "errors", "files"}
+    assert imported_parts(module) <= {"conf_tree", "data", "errors", "files", "plain_files", "rules"}
     assert {name for name in imports(module) if part(name) == "data"} <= {"petseg_lightning.data.picture_file"}
     assert imported_parts("petseg_lightning.data.picture_file") <= {"errors", "files"}

@@ -47,7 +47,7 @@ def score(run: RunFolder, split: str, name: str) -> float | None:
     """A headline score of a split; None where the run does not have it."""
     if split not in run.metrics["splits"]:
         return None
-    return run.metrics["splits"][split]["protocols"][run.metrics["headline"]].get(name)
+    return run.metrics["splits"][split]["protocols"].get(run.metrics["headline"], {}).get(name)
 
 
 def gap(run: RunFolder, first: str, second: str, name: str) -> float | None:

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from glob import glob
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.plain_files import brief, read_yaml
 
 CONFIG = Path(".hydra", "config.yaml")
 METRICS = "metrics.json"
@@ -58,9 +60,11 @@ def find_folders(patterns: Iterable[str]) -> list[Path]:
 def unusable(path: Path) -> str | None:
     """Why a run folder is not compared; None where it is of a training that ended."""
     job = path / ".hydra" / "hydra.yaml"
-    name = OmegaConf.select(OmegaConf.load(job), "hydra.job.name") if job.is_file() else "train"
-    if name != "train":
-        return f"a run of {name}, not a training"
+    node: Any = read_yaml(job, inside=path) if job.is_file() else {"hydra": {"job": {"name": "train"}}}
+    for key in ("hydra", "job", "name"):
+        node = node.get(key) if isinstance(node, dict) else None
+    if node != "train":
+        return f"a run of {brief(node)}, not a training"
     return None if (path / METRICS).is_file() else f"unfinished (no {METRICS})"
 
 

@@ -15,6 +15,7 @@ from petseg_lightning.files import replacing
 from petseg_lightning.inference.checkpoint import load_module
 from petseg_lightning.inference.description import stored_data
 from petseg_lightning.pictures import class_colours, overlay
+from petseg_lightning.report.run_folder import RunFolder
 from petseg_lightning.run_pictures import predict_item
 from petseg_lightning.segmenter import Segmenter
 
@@ -38,7 +39,7 @@ def write_pictures(folder: Path, rows: Mapping[str, Iterable[int]], settings: Ma
         run = setting.runs[0].folder
         module = load_module(run.path)
         if dataset is None:
-            dataset = _test_pictures(module, run.environment.get("data", {}).get("fingerprint"))
+            dataset = _test_pictures(module, run)
         colours = list(class_colours(module.target.class_names).values())
         for row in rows[key]:
             item = dataset[row]
@@ -48,13 +49,19 @@ def write_pictures(folder: Path, rows: Mapping[str, Iterable[int]], settings: Ma
             _save(folder / f"{row:05d}_{key}.png", overlay(item["image"], prediction, colours))
 
 
-def _test_pictures(module: Segmenter, fingerprint: str | None) -> SegmentationDataset:
+def _test_pictures(module: Segmenter, run: RunFolder) -> SegmentationDataset:
     """The test split that a checkpoint names, read picture by picture; nothing is drawn, downloaded or written."""
+    root = module.description["data"]["root"]
+    if "://" not in root and not Path(root).is_dir():
+        raise InputError(f"the data are no longer in {root}")
     data = stored_data(module.description, {"cache": "none"})
     datamodule: SegmentationDataModule = build(data, transforms=[], seed=0)
-    if datamodule.description()["fingerprint"] != fingerprint:
+    if datamodule.description()["fingerprint"] != run.environment.get("data", {}).get("fingerprint"):
         raise InputError(f"the data in {data['root']} are not those of the runs any more")
-    return SegmentationDataset(datamodule.pictures("test"))
+    pictures = datamodule.pictures("test")
+    if len(pictures) != len(run.per_image):
+        raise InputError(f"the data in {data['root']} have another number of test pictures than the runs")
+    return SegmentationDataset(pictures)
 
 
 def _save(path: Path, picture: np.ndarray) -> None:

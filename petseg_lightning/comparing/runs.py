@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from omegaconf import OmegaConf
 
-from petseg_lightning.comparing.folders import unusable
+from petseg_lightning.checks import SEED
+from petseg_lightning.comparing.folders import CONFIG, unusable
 from petseg_lightning.effect import WITHOUT_EFFECT, effective_values, is_below
 from petseg_lightning.errors import InputError
-from petseg_lightning.report.run_folder import RunFolder
+from petseg_lightning.plain_files import brief, parse_yaml
+from petseg_lightning.report.metrics_file import COUNT
+from petseg_lightning.report.run_folder import RunFolder, read_overrides
 
 ABSENT = "(no such key)"
 MAX_NAMED = 3  # values that a label has beside the overrides
@@ -108,16 +109,28 @@ def _read(path: Path) -> Run:
     folder = RunFolder.read(path)
     if "test" not in folder.metrics["splits"] or folder.per_image.empty:
         raise InputError(f"{path} has no scores of single test pictures: give folders that petseg train left")
-    try:
-        config = OmegaConf.create(folder.config)
-        values, overrides = setting_values(config), yaml.safe_load(folder.overrides) or []
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}/.hydra cannot be read ({error}): leave the run out of runs=") from error
+    config, overrides = parse_yaml(folder.config, str(path / CONFIG)), read_overrides(path)
+    if not isinstance(config, dict):
+        raise InputError(f"{path / CONFIG} is no configuration: leave the run out of runs=")
+    values = setting_values(config)
     kept = tuple(text for text in overrides if not is_below(text.lstrip("+~").partition("=")[0], NO_SETTING))
-    seed, fold = int(OmegaConf.select(config, "seed", default=0)), None
-    if values.get("data.num_folds") is not None:
-        fold = int(OmegaConf.select(config, "data.fold", default=0))
-    return Run(folder, seed, fold, values, kept)
+    seed, data = config.get("seed", 0), config.get("data")
+    fold = data.get("fold", 0) if isinstance(data, dict) and values.get("data.num_folds") is not None else None
+    if not SEED.holds(seed) or not (fold is None or COUNT.holds(fold)):
+        raise InputError(f"{path / CONFIG}: seed={brief(seed)} data.fold={brief(fold)} must be whole numbers")
+    run = Run(folder, seed, fold, values, kept)
+    _require_scores(run)
+    return run
+
+
+def _require_scores(run: Run) -> None:
+    """Raises InputError where there is nothing to compare: no scores, or counts that none are."""
+    if None in (run.scores.get("miou"), run.scores.get("accuracy")):
+        raise InputError(f"{run.folder.path} has no mean IoU or accuracy of the test split: leave it out of runs=")
+    if run.counts is not None:
+        intersections, unions = run.counts
+        if not ((intersections >= 0) & (intersections <= unions) & np.isfinite(unions)).all():
+            raise InputError(f"{run.folder.path / 'per_image.csv'} has counts that none are: leave it out of runs=")
 
 
 def setting_values(config: Any) -> dict[str, Any]:
@@ -151,6 +164,9 @@ def require_comparable(runs: Sequence[Run]) -> None:
             f"these runs were scored on different things ({'; '.join(differing)}): compare runs of the same test "
             "pictures, resolution and classes"
         )
+    for run in runs:
+        if [*run.scores.get("iou", {})] != run.folder.metrics["class_names"]:
+            raise InputError(f"{run.folder.path} has no IoU of each of its classes: leave it out of runs=")
 
 
 def truth(run: Run, columns: Iterable[str]) -> str:

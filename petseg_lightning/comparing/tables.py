@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from petseg_lightning.comparing.comparisons import Comparison
@@ -130,7 +131,7 @@ def _boards(board: pd.DataFrame, confidence: float, width: int) -> Iterator[Tabl
     for name, heading in (("miou", "mean IoU"), ("accuracy", "accuracy")):
         columns.append([f"{heading}\n{confidence:.0%} interval", *("\n".join(_score(row, name)) for row in rows)])
     columns += [
-        [heading.replace(" ", "\n", 1), *(_number(row[key]) for row in rows)]
+        [escape(heading.replace(" ", "\n", 1)), *(_number(row[key]) for row in rows)]
         for key, heading in _classes(board).items()
     ]
     numbers = ["", *(f"[bold]{number}[/]" for number in range(1, len(rows) + 1))]

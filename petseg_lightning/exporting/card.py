@@ -1,14 +1,13 @@
 """The model card: a README in the convention of model hubs."""
 
-import json
+import re
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from omegaconf import OmegaConf
 
 from petseg_lightning.inference.bundle import is_bundle
 from petseg_lightning.inference.checkpoint import BUILTIN, BUILTIN_FOLDER
+from petseg_lightning.report.run_folder import read_environment, read_metrics, read_overrides
 from petseg_lightning.segmenter import Segmenter
 
 _PLACES = ("data.root=", "data.cache_dir=", "paths.", "hydra.")
@@ -27,7 +26,7 @@ def model_card(module: Segmenter, path: Path, folder: Path, license: str | None,
     """
     description = module.description
     run = path.parent.parent
-    metrics = {} if is_bundle(path) else _json(run / "metrics.json")
+    metrics = {} if is_bundle(path) or not (run / "metrics.json").is_file() else read_metrics(run)
     split = metrics.get("reported_split")
     reported = metrics.get("splits", {}).get(split, {})
     source = str(description["data"].get("_target_", "")).rpartition(".")[2].removesuffix("DataModule")
@@ -42,8 +41,8 @@ def model_card(module: Segmenter, path: Path, folder: Path, license: str | None,
         license=license,
         format=format,
         precision=precision,
-        version=description.get("version", ""),
-        class_names=module.target.class_names,
+        version=_text(description.get("version", "")),
+        class_names=[_text(name) for name in module.target.class_names],
         network=description["model"]["_target_"].rpartition(".")[2],
         arguments="".join(f", {key}={value}" for key, value in arguments.items()),
         parameters=sum(p.numel() for p in module.network.parameters()),
@@ -52,8 +51,11 @@ def model_card(module: Segmenter, path: Path, folder: Path, license: str | None,
         forecast_from=(description.get("forecast") or {}).get("pictures"),
         source=source,
         pets=source == "OxfordPet",
-        counts=_json(run / "environment.json").get("data", {}).get("counts") if metrics else None,
-        scores=list(reported.get("protocols", {}).values()),
+        counts=_counts(run) if metrics else None,
+        scores=[
+            {**row, "label": _text(row.get("label", "")), "iou": {_text(k): v for k, v in row.get("iou", {}).items()}}
+            for row in reported.get("protocols", {}).values()
+        ],
         split=split,
         num_images=reported.get("num_images"),
         number=lambda value: _ABSENT if value is None else f"{value:.3f}",
@@ -62,13 +64,18 @@ def model_card(module: Segmenter, path: Path, folder: Path, license: str | None,
 
 def _command(run: Path) -> str | None:
     """What trained the model, without the places of whoever did; None where its run folder is not at hand."""
-    file = run / ".hydra" / "overrides.yaml"
-    if not file.is_file():
+    overrides = read_overrides(run)
+    if not overrides:
         return None
-    overrides = (str(one) for one in OmegaConf.load(file))
     kept = [one for one in overrides if not one.startswith(_PLACES)]
-    return " ".join(["petseg train", *kept, "data.root=<data>"])
+    return " ".join(["petseg train", *kept, "data.root=<data>"]).replace("`", "'")
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _counts(run: Path) -> dict[str, int] | None:
+    counts = read_environment(run).get("data", {}).get("counts", {})
+    return counts if {"train", "val", "test"} <= counts.keys() else None
+
+
+def _text(value: object) -> str:
+    """Text of a file as Markdown shows it, whatever signs it has."""
+    return re.sub(r"([\\`*_{}\[\]()#!|])", r"\\\1", str(value).replace("&", "&amp;").replace("<", "&lt;"))

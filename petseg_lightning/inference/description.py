@@ -201,7 +201,7 @@ def stored_data(description: Mapping[str, Any], given: Mapping[str, Any]) -> dic
     if name == "SyntheticPetDataModule":
         data["draw"] = False
     if "root" not in own:
-        _require_there(str(data.get("root")), name)
+        _require_there(str(data["root"]), name)
         data = {"cache": "none", "cache_dir": str(user_cache()), **{k: v for k, v in data.items() if k != "cache"}}
         data |= {key: own[key] for key in ("cache", "cache_dir") if key in own}
     return data
@@ -296,6 +296,8 @@ def _data_problems(data: dict[str, Any]) -> Iterator[str]:
     if not NAME.holds(target):
         yield _wrong("data._target_", target, NAME)
     rules = DATA.get(str(target), {})
+    if rules and "root" not in data:
+        yield "data.root is missing"
     for key, value in data.items() if rules else ():
         if key != "_target_" and key not in rules:
             yield f"data.{brief(key)}={brief(value)} is no argument of {target}"

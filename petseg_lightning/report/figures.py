@@ -141,7 +141,8 @@ def _drawn(values: Sequence[float | None]) -> list[float]:
 def _points(per_image: pd.DataFrame, x: pd.Series, y: pd.Series) -> list[Series]:
     """One series per species."""
     species = per_image["species"].fillna("picture") if "species" in per_image else "picture"
-    tips = per_image.apply(lambda row: f"{row['name']}: IoU {row.miou:.3f}, accuracy {row.accuracy:.3f}", axis=1)
+    columns = (per_image[name] for name in ("name", "miou", "accuracy"))
+    tips = [f"{name}: IoU {miou:.3f}, accuracy {right:.3f}" for name, miou, right in zip(*columns, strict=True)]
     frame = pd.DataFrame({"x": x, "y": y, "tip": tips, "species": species})
     return [
         Series(str(name), list(group.x), list(group.y), COLOURS[i % len(COLOURS)], list(group.tip))

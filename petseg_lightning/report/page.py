@@ -15,13 +15,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from petseg_lightning.conf_tree import config_dir
 from petseg_lightning.data.picture_file import read_image
+from petseg_lightning.errors import InputError
 from petseg_lightning.files import write_text
 from petseg_lightning.report.causes import Cause, measure_causes
 from petseg_lightning.report.figures import COLOURS, confidence_charts, learning_curves, picture_scatters
 from petseg_lightning.report.run_folder import RunFolder
 
 PAPER_IMAGES = {"train": 3680, "test": 3669}  # the official split of Oxford-IIIT Pet
+_LARGEST_PICTURE = 2**24  # pixels of one that is embedded
 PICTURE_SIZE = 256  # pixels, the largest side of an embedded picture
+_SHOWN = ("mean_dice", "lowest_image_miou", "confusion_matrix", "dice", "precision", "recall")
 ABSENT = "\N{EN DASH}"
 PROTOCOLS = {
     "trimap": "Trimap",
@@ -51,6 +54,7 @@ def write_report(run_folder: Path) -> Path:
         InputError: the folder has no `metrics.json` of a train or evaluate run.
     """
     run = RunFolder.read(run_folder)
+    _require_whole(run)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -63,6 +67,25 @@ def write_report(run_folder: Path) -> Path:
     report = run_folder / "report.html"
     write_text(report, html.lstrip())
     return report
+
+
+def _require_whole(run: RunFolder) -> None:
+    """Raises InputError where what the page shows is missing."""
+    lacking: set[str] = set()
+    for content in run.metrics["splits"].values():
+        headline = content["protocols"].get(run.metrics["headline"], {})
+        lacking |= {key for key in _SHOWN if key not in headline}
+        for scores in (*content["protocols"].values(), *content.get("original", {}).values()):
+            lacking |= {key for key in ("class_names", "accuracy", "miou", "iou") if key not in scores}
+        if headline.get("class_names") != run.metrics["class_names"]:
+            lacking.add("scores of its classes")
+    if not run.per_image.empty:
+        lacking |= {f"{key} of single pictures" for key in ("accuracy",) if key not in run.per_image}
+    if lacking:
+        raise InputError(
+            f"{run.path} lacks {', '.join(sorted(lacking))}: it is of another version of petseg_lightning, or damaged; "
+            "make its report with the version that wrote it"
+        )
 
 
 def number(value: float | None) -> str:
@@ -83,7 +106,7 @@ def signed(value: float) -> str:
 def embed(path: Path) -> str:
     """A picture as a WebP data URI, at most `PICTURE_SIZE` pixels wide and high."""
     buffer = io.BytesIO()
-    small = read_image(path)
+    small = read_image(path, max_pixels=_LARGEST_PICTURE)
     small.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
     small.save(buffer, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -165,7 +165,9 @@ def test_runs_scored_on_other_things_are_refused_in_one_line(sweep):
     edit("0", "metrics.json", lambda values: values.update(class_names=["pet", "background", "edge"]))
     edit("2", "metrics.json", lambda values: values.update(image_size=32))
     rewrite(sweep / "3", "beagle_7", "pug_7")
-    edit("4", "metrics.json", lambda values: values["splits"]["test"]["protocols"].update(own={"miou": 0}))
+    edit(
+        "4", "metrics.json", lambda values: values["splits"]["test"]["protocols"].update(own={"miou": 0, "accuracy": 0})
+    )
     edit("4", "metrics.json", lambda values: values.update(headline="own"))
     runs, _ = read_runs(find_folders([str(sweep)]))
     with pytest.raises(InputError) as error:
