@@ -66,14 +66,14 @@ def read_text(path: Path, largest: int = LARGEST, inside: Path | None = None) ->
 
 
 def read_json(path: Path, largest: int = LARGEST, inside: Path | None = None) -> Any:
-    """The plain value in a JSON file; NaN and infinity are None. Raises InputError as `read_text` and `parse_json`."""
+    """The plain value in a JSON file, as `parse_json` has it. Raises InputError as that and `read_text` do."""
     return parse_json(read_text(path, largest, inside), str(path), most=largest)
 
 
 def parse_json(text: str, name: str, most: int = _MOST) -> Any:
     """The plain value of a JSON text, of at most so many values. Raises InputError, which names it, for another one."""
     try:
-        value = json.loads(text, parse_constant=lambda _: None)
+        value = json.loads(text)
         require_plain(value, most)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not valid JSON of its kind ({error}); get it again") from error

@@ -81,7 +81,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not {CHECKPOINT_KEY, "state_dict"} <= checkpoint.keys():
         raise _no_checkpoint(path)
     _require_dense(checkpoint["state_dict"], size, path)
-    checkpoint[CHECKPOINT_KEY] = read_description(checkpoint[CHECKPOINT_KEY], path)
+    checkpoint[CHECKPOINT_KEY] = read_description(checkpoint[CHECKPOINT_KEY], path, own_data=False)
     return checkpoint
 
 

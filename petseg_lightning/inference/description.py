@@ -115,12 +115,13 @@ OPTIONS = re.compile(
 )
 
 
-def read_description(content: Any, file: str | Path) -> dict[str, Any]:
+def read_description(content: Any, file: str | Path, own_data: bool = True) -> dict[str, Any]:
     """The description of a model that a file holds, checked: known keys, with values of their types and bounds.
 
     Args:
         content: what the file says, of any type.
         file: of which the error speaks.
+        own_data: whether the data must be of a class of this package; others may be trained on, but are never built.
 
     Returns:
         "model", "target", "preprocessing" and "data" with all that they need; "version", "temperature", "compute",
@@ -143,7 +144,10 @@ def read_description(content: Any, file: str | Path) -> dict[str, Any]:
             f"{file} does not fit this version of petseg_lightning ({told}); get it again, or use the version that "
             f"wrote it ({brief(version) if isinstance(version, str) else 'unknown'})"
         )
-    return _known(content)
+    description = _known(content)
+    if own_data:
+        require_own_data(description, file)
+    return description
 
 
 def require_own_data(description: Mapping[str, Any], file: str | Path) -> None:
@@ -189,6 +193,7 @@ def stored_data(description: Mapping[str, Any], given: Mapping[str, Any]) -> dic
     Raises:
         InputError: the data are not there, or at an address that only the file names.
     """
+    require_own_data(description, "the model's file")
     own = {key: value for key, value in given.items() if value is not None}
     left = ("cache_dir", "num_workers", "device_augment")  # about the machine of whoever trained it
     stored = {key: value for key, value in description["data"].items() if key not in left}

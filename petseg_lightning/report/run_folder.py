@@ -1,5 +1,6 @@
 """What a run folder holds, read into memory."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         if (folder / "checkpoints" / "last.ckpt").is_file():
             remedy = f"its training did not end: go on with ckpt_path={folder}, or {remedy}"
         raise InputError(f"{folder} is no run folder: {path.name} is missing; {remedy}.")
-    metrics = read_json(path, _LARGEST, folder)
+    metrics = _without_nan(read_json(path, _LARGEST, folder))
     if not isinstance(metrics, dict):
         raise InputError(f"{path} holds no scores: it is not of a train or evaluate run; {_REMEDY}.")
     missing = [key for key in metrics_file.NEEDED if key not in metrics]
@@ -114,10 +115,19 @@ def _text(folder: Path, name: str) -> str:
     return read_text(path, inside=folder) if path.exists() else ""
 
 
+def _without_nan(value: Any) -> Any:
+    """The same with None for NaN, which is the score of an absent class."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _read_pictures(folder: Path) -> list[dict[str, Any]]:
     """What pictures.json lists, whose files are all in its own folder."""
     path = folder / "pictures" / "pictures.json"
-    pictures = read_json(path, inside=folder) if path.exists() else []
+    pictures = _without_nan(read_json(path, inside=folder)) if path.exists() else []
     if not isinstance(pictures, list) or len(pictures) > _MOST_PICTURES:
         raise InputError(f"{path} is no list of up to {_MOST_PICTURES} pictures; {_REMEDY}.")
     for picture in pictures:
@@ -146,7 +156,7 @@ def _read_table(path: Path, folder: Path) -> pd.DataFrame:
         return table
     if missing := [name for name in ("name", "miou") if name not in table]:
         raise InputError(f"{path} lacks {', '.join(missing)}: it is no table of scored pictures; {_REMEDY}.")
-    for name in table.columns.difference(_TEXT_COLUMNS):
+    for name in table.columns.difference([*_TEXT_COLUMNS]):
         if not pd.api.types.is_numeric_dtype(table[name]) or (table[name].abs() > 1e15).any():
             raise InputError(f"{path}: column {brief(name)} must hold numbers up to 1e15; {_REMEDY}.")
     return table.assign(name=table["name"].fillna(""))
