@@ -152,10 +152,11 @@ def _wrong_picture(picture: Any, place: Path, folder: Path) -> str | None:
 
 def _read_table(path: Path, folder: Path) -> pd.DataFrame:
     table = _read_csv(path, folder) if path.exists() else pd.DataFrame()
+    missing = [name for name in ("name", "miou") if name not in table]
+    if missing and len(table.columns):
+        raise InputError(f"{path} lacks {', '.join(missing)}: it is no table of scored pictures; {_REMEDY}.")
     if table.empty:
         return table
-    if missing := [name for name in ("name", "miou") if name not in table]:
-        raise InputError(f"{path} lacks {', '.join(missing)}: it is no table of scored pictures; {_REMEDY}.")
     for name in table.columns.difference([*_TEXT_COLUMNS]):
         if not pd.api.types.is_numeric_dtype(table[name]) or (table[name].abs() > 1e15).any():
             raise InputError(f"{path}: column {brief(name)} must hold numbers up to 1e15; {_REMEDY}.")

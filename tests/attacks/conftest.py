@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from petseg_lightning.config import compose
 from petseg_lightning.data.synthetic import write_synthetic_pets
 from petseg_lightning.segmenter import CHECKPOINT_KEY
-from petseg_lightning.training import train
+from petseg_lightning.train import main as train_door
 
 SECRET = "tr3asure-of-the-environment"
 SETTINGS = (
@@ -38,8 +37,14 @@ def whole(tmp_path_factory) -> Path:
     """A folder with `pets`, small and drawn, and `run`, a training on them."""
     folder = tmp_path_factory.mktemp("whole")
     write_synthetic_pets(folder / "pets", num_trainval=28, num_test=7, picture_size=32, seed=0)
-    (folder / "run").mkdir()
-    train(compose("train", [*SETTINGS, f"data.root={folder / 'pets'}"], output_dir=folder / "run"))
+    level, handlers = logging.root.level, list(logging.root.handlers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HYDRA_FULL_ERROR", "1")  # else the door leaves it set
+        patch.setattr(sys, "argv", ["train", *SETTINGS, f"data.root={folder / 'pets'}", "hydra.run.dir=run"])
+        train_door()
+    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
     return folder
 
 
