@@ -3,24 +3,26 @@
 import asyncio
 import logging
 import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
 from typing import BinaryIO, TypeVar
 
 import torch
 from PIL import Image
 
 from petseg_lightning.data.picture_file import TooLargeError, read_image
+from petseg_lightning.devices import give_back_freed_memory
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.predictor import Prediction, Predictor
 from petseg_lightning.inference.tiling import windows
-from petseg_lightning.predicting.results import LARGE
 
-_WINDOWS = 16  # in the network at once; a picture of more is large, however few its pixels
+_PIXELS, _BYTES = 2_000_000, 2**21  # of pictures that are done beside each other; larger ones wait for each other
+_WINDOWS = 16  # in the network at once; a picture of more is large, too
 _WAITING = 32  # pictures that may wait for their turn, of either size
 _PREVIEW = 1280  # longer side, in pixels, of what the page shows
 _QUICK = 1  # level of PNG compression
@@ -51,8 +53,10 @@ class Service:
     concurrency: int
     timeout: float
     _ordinary: "_Line" = field(init=False)
-    _large: "_Line" = field(init=False, default_factory=lambda: _Line(1))
-    _network: Lock = field(init=False, default_factory=Lock)  # not every runtime takes two calls at once
+    _large: "_Line" = field(init=False, default_factory=lambda: _Line(1, _step_back))
+    _network: threading.Lock = field(
+        init=False, default_factory=threading.Lock
+    )  # not every runtime takes two calls at once
 
     def __post_init__(self) -> None:
         self._ordinary = _Line(self.concurrency)
@@ -79,10 +83,12 @@ class Service:
         size = file.seek(0, os.SEEK_END)
         if size > self.max_megabytes * 2**20:
             raise TooLargeError(f"{name}: has more than {self.max_megabytes:g} MB; save it smaller")
+        if not large and size > _BYTES:
+            raise _LargeError
         file.seek(0)
         max_pixels = self.max_megapixels * 1e6
         try:
-            image = read_image(Path(name), file, max_pixels if large else min(LARGE, max_pixels))
+            image = read_image(Path(name), file, max_pixels if large else min(_PIXELS, max_pixels))
             if not large and len(windows(*image.size, self.predictor.tiling)) > _WINDOWS:
                 raise _LargeError
             return use(self.predictor.finish(image, self._logits(image)))
@@ -91,6 +97,9 @@ class Service:
         except Exception as error:
             log.exception("%s: cannot be predicted", name)
             raise InputError(f"{name}: cannot be predicted; the log of the server says why") from error
+        finally:
+            if large:
+                give_back_freed_memory()
 
     def _logits(self, image: Image.Image) -> list[torch.Tensor]:
         """Of each member the logits of all windows; others have their turn between some windows and the next."""
@@ -103,14 +112,14 @@ class Service:
 
 
 class _LargeError(Exception):
-    """A picture is large, which was not seen before it was decoded."""
+    """A picture is large."""
 
 
 class _Line:
     """Threads, and calls that wait for one: whoever waited longest is next."""
 
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads)
+    def __init__(self, threads: int, begin: Callable[[], None] = lambda: None) -> None:
+        self._pool = ThreadPoolExecutor(threads, initializer=begin)
         self._most = threads + _WAITING
         self._unfinished: set[Future] = set()
 
@@ -122,6 +131,12 @@ class _Line:
         future = self._pool.submit(function, *arguments)
         self._unfinished.add(future)
         return await asyncio.wrap_future(future)
+
+
+def _step_back() -> None:
+    """Let other threads go first, where a thread has a priority of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def png(prediction: Prediction, kind: str) -> bytes:

@@ -29,7 +29,7 @@ def service(make_checkpoint) -> Service:
 
 @pytest.mark.parametrize("size", [(1200, 800), (2000, 50)], ids=["many pixels", "many windows"])
 def test_large_pictures_come_one_at_a_time_and_ordinary_ones_beside_them(service, monkeypatch, size):
-    monkeypatch.setattr("petseg_lightning.serving.service.LARGE", 900_000)
+    monkeypatch.setattr("petseg_lightning.serving.service._PIXELS", 900_000)
     inside, begun, small_done = Lock(), Event(), Event()
 
     def use(prediction: Prediction) -> bool:
