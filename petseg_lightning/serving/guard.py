@@ -59,15 +59,23 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
+        begun = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
         refused = self._refuse(scope, Headers(scope=scope))
         if refused is not None:
             return await refused(scope, receive, send_with_headers)
-        await self.app(scope, self._limited(receive), send_with_headers)
+        try:
+            await self.app(scope, self._limited(receive), send_with_headers)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not begun:
+                await _refusal(503, "the server ends")(scope, receive, send_with_headers)
         return None
 
     def _refuse(self, scope: Scope, headers: Headers) -> JSONResponse | None:

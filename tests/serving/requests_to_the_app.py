@@ -95,8 +95,9 @@ def running_app(folder: Path, *overrides: str) -> Iterator[App]:
         port = re.search(r"http://127\.0\.0\.1:(\d+)", line)
         assert port, line + process.stdout.read()
         yield App(int(port[1]), process, temporary)
-        process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=60) == ("", None)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            assert process.communicate(timeout=60) == ("", None)
         assert process.returncode == 0
         assert [path for path in (*temporary.rglob("*"), *here.rglob("*")) if path.is_file()] == []
     finally:

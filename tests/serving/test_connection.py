@@ -1,6 +1,7 @@
 """Connections of clients that are slow, idle, many, or gone; with the sockets of a real server."""
 
 import io
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -127,3 +128,14 @@ def test_uploads_are_gone_from_the_disk(app):
 
     assert until(gone)
     assert [path for path in app.temporary.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_ends_says_so_and_leaves_nothing(tmp_path, way):
+    with running_app(tmp_path, "ckpt=builtin") as app, connect(app) as connection:
+        connection.sendall(BODY + PART + bytes(3_000_000))
+        app.ask("GET", "/health")
+        app.process.send_signal(way)
+        assert connection.recv(12) == b"HTTP/1.1 503"
+        output, _ = app.process.communicate(timeout=60)
+        assert "Traceback" not in output
