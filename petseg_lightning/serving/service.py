@@ -91,6 +91,7 @@ class Service:
             image = read_image(Path(name), file, max_pixels if large else min(_PIXELS, max_pixels))
             if not large and len(windows(*image.size, self.predictor.tiling)) > _WINDOWS:
                 raise _LargeError
+            self.predictor.require_room(*image.size)
             return use(self.predictor.finish(image, self._logits(image)))
         except (InputError, _LargeError):
             raise
@@ -103,11 +104,12 @@ class Service:
 
     def _logits(self, image: Image.Image) -> list[torch.Tensor]:
         """Of each member the logits of all windows; others have their turn between some windows and the next."""
-        crops = [image.crop(window) for window in windows(*image.size, self.predictor.tiling)]
+        places = windows(*image.size, self.predictor.tiling)
         parts = []
-        for start in range(0, len(crops), _WINDOWS):
+        for start in range(0, len(places), _WINDOWS):
+            crops = [image if len(places) == 1 else image.crop(place) for place in places[start : start + _WINDOWS]]
             with self._network:
-                parts.append(self.predictor.logits(crops[start : start + _WINDOWS]))
+                parts.append(self.predictor.logits(crops))
         return [torch.cat([logits for part in parts for logits in part[m]]) for m in range(len(parts[0]))]
 
 
