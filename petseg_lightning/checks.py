@@ -9,7 +9,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning.conf_tree import comment, flatten, shown
 from petseg_lightning.errors import InputError
-from petseg_lightning.rules import Rule, above, any_of, at_least, between, is_number, list_of, one_of, optional, whole
+from petseg_lightning.rules import (
+    Rule,
+    above,
+    any_of,
+    at_least,
+    between,
+    from_to,
+    is_number,
+    list_of,
+    matches,
+    one_of,
+    optional,
+    whole,
+)
 
 SEED = whole(0, 2**32 - 1)
 AMOUNT = any_of(whole(1), Rule("a fraction up to 1.0", lambda v: isinstance(v, float) and 0 < v <= 1))
@@ -26,9 +39,22 @@ PRECISION = one_of(
     32,
     64,
 )
-PROBABILITY = Rule("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
+PROBABILITY = from_to(0, 1)
 SHARE = Rule("a number from 0 to below 1", lambda v: is_number(v) and 0 <= v < 1)
 FOLDER = Rule("the path of a folder", lambda v: isinstance(v, str) and bool(v))
+PATH = Rule("a path (of digits alone: ./123)", lambda v: isinstance(v, str) and bool(v))
+TEXT = Rule("text", lambda v: isinstance(v, str) and bool(v))
+FILE_NAME = Rule("the name of a file, without folder and braces", matches(r"[^/{}]+"))
+LOGGED = Rule("val/miou, val/accuracy, val/loss, train/loss or val/iou_<class>", matches(r"(val|train)/\w.*"))
+MAX_OR_MIN = one_of("max", "min")
+BUILT = Rule("a part with a _target_", lambda v: isinstance(v, dict) and isinstance(v.get("_target_"), str))
+PROFILER = any_of(one_of("simple", "advanced", "pytorch"), BUILT)
+NAMES = Rule("a list of names", lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v))
+TRANSFORMS = Rule("a list of parts with a _target_", lambda v: isinstance(v, list) and all(map(BUILT.holds, v)))
+SPLIT_LISTS = Rule(
+    "{trainval: <file>, test: <file>}",
+    lambda v: isinstance(v, dict) and set(v) == {"trainval", "test"} and all(map(PATH.holds, v.values())),
+)
 CLASS_NAMES = Rule(
     "a list of two or more different names",
     lambda v: isinstance(v, list) and all(isinstance(n, str) and n for n in v) and len(v) == len(set(v)) and len(v) > 1,
@@ -40,23 +66,31 @@ ARCHITECTURES = (  # of segmentation_models_pytorch, whose import takes seconds
 )
 
 TERM = re.compile(r"^loss\.(terms\.[^.]+\.)+")  # a key of a term of a sum: the rule is that of the loss
+TRAINER_SWITCHES = (  # of Lightning, which some trainings would meet late
+    *("barebones", "detect_anomaly", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"),
+    *("inference_mode", "sync_batchnorm", "use_distributed_sampler"),
+)
 
 RULES: dict[str, Rule] = {
     "seed": SEED,
     "split": one_of("train", "val", "test"),
     "out": FOLDER,
-    "ckpt": optional(any_of(FOLDER, list_of("a list of such paths", FOLDER))),
-    "source": any_of(FOLDER, list_of("a list of them", FOLDER)),
+    "run": optional(PATH),
+    "ckpt": optional(any_of(PATH, list_of("a list of such paths", PATH))),
+    "ckpt_path": optional(PATH),
+    "source": any_of(PATH, list_of("a list of them", PATH)),
     "output": FOLDER,
     "masks": one_of(True, False),
     "overlays": one_of(True, False),
     "cutouts": one_of(True, False),
     "probabilities": one_of(True, False),
     "overwrite": one_of(True, False),
-    "tiling": any_of(one_of("auto", "none"), whole(16)),
+    "tiling": any_of(one_of("auto", "none"), whole(16, 65536)),
     "tta": one_of("none", "flip", "multiscale"),
-    "batch_size": whole(1),
-    "golden": optional(FOLDER),
+    "batch_size": whole(1, 4096),
+    "golden": optional(PATH),
+    "license": optional(TEXT),
+    "device": Rule("auto, cpu, cuda, cuda:<number> or mps", matches(r"auto|cpu|mps|cuda(:\d{1,3})?")),
     "format": one_of("bundle", "onnx", "openvino", "torch"),
     "precision": one_of("fp32", "fp16", "int8"),
     "backend": one_of("auto", "torch", "onnx", "openvino"),
@@ -68,13 +102,14 @@ RULES: dict[str, Rule] = {
     "timeout": above(0),
     "max_megabytes": above(0),
     "max_megapixels": above(0),
-    "concurrency": whole(1),
+    "concurrency": whole(1, 256),
     "examples": optional(FOLDER),
     "runs": optional(any_of(FOLDER, list_of("a list of folders or globs", FOLDER))),
-    "resamples": whole(100),
+    "baseline": optional(Rule("text", lambda v: is_number(v) or TEXT.holds(v))),
+    "resamples": whole(100, 1_000_000),
     "confidence": between(0, 1),
     "max_pairs": whole(1),
-    "num_pictures": whole(0),
+    "num_pictures": whole(0, 1000),
     "mode": one_of("data", "train", "inference", "startup", "all"),
     "rounds": whole(1),
     "seconds": above(0),
@@ -82,20 +117,20 @@ RULES: dict[str, Rule] = {
     "precisions": list_of("a list of fp32, fp16 and int8", one_of("fp32", "fp16", "int8")),
     "batch_sizes": list_of("a list of whole numbers, at least 1", whole(1)),
     "input_sizes": optional(list_of("a list of whole numbers, at least 8", whole(8))),
-    "preprocessing.mean": list_of("three numbers", Rule("", is_number), 3),
-    "preprocessing.std": list_of("three numbers above 0", above(0), 3),
+    "preprocessing.mean": list_of("three numbers from -1000 to 1000", from_to(-1e3, 1e3), 3),
+    "preprocessing.std": list_of("three numbers from 0.000001 to 1000", from_to(1e-6, 1e3), 3),
     "paths.data_dir": FOLDER,
     "paths.log_dir": FOLDER,
     "data.root": FOLDER,
     "data.image_size": whole(8, 8192),
-    "data.batch_size": whole(1),
+    "data.batch_size": whole(1, 65536),
     "data.val_fraction": between(0, 1),
     "data.test_fraction": between(0, 1),
     "data.num_folds": optional(whole(2)),
     "data.fold": whole(0),
     "data.train_fraction": Rule("a number above 0, 1 at most", lambda v: is_number(v) and 0 < v <= 1),
     "data.split_seed": SEED,
-    "data.num_workers": optional(whole(0)),
+    "data.num_workers": optional(whole(0, 256)),
     "data.cache": one_of("disk", "memory", "none"),
     "data.shuffle_buffer": whole(1),
     "data.device_augment": one_of(True, False),
@@ -103,13 +138,21 @@ RULES: dict[str, Rule] = {
     "data.target": one_of("trimap", "species", "binary"),
     "data.border": one_of(None, "pet", "background", "ignore"),
     "data.download": one_of(True, False),
-    "data.num_trainval": whole(1),
-    "data.num_test": whole(1),
+    "data.num_trainval": whole(1, 1_000_000),
+    "data.num_test": whole(1, 1_000_000),
     "data.picture_size": whole(8, 8192),
     "data.synthetic_seed": SEED,
     "data.class_names": CLASS_NAMES,
     "data.ignore_value": whole(0, 255),
-    "augmentation.strength": Rule("a number from 0 to 2", lambda v: is_number(v) and 0 <= v <= 2),
+    "data.mask_values": optional(list_of("a list of whole numbers from 0 to 255", whole(0, 255))),
+    "data.palette": optional(
+        list_of("a list of colours of three whole numbers from 0 to 255", list_of("", whole(0, 255), 3))
+    ),
+    "data.split_lists": optional(SPLIT_LISTS),
+    "augmentation.transforms": TRANSFORMS,
+    "augmentation.factors": NAMES,
+    "augmentation.amounts": NAMES,
+    "augmentation.strength": from_to(0, 2),
     "augmentation.copy_paste.p": PROBABILITY,
     "augmentation.copy_paste.scale": list_of("two numbers above 0", above(0), 2),
     "mixing.alpha": above(0),
@@ -121,14 +164,17 @@ RULES: dict[str, Rule] = {
     "compute.tf32": one_of(True, False),
     "compute.deterministic": one_of(True, False, "warn"),
     "compute.benchmark": one_of(True, False),
-    "model.base_channels": whole(1),
+    "model.base_channels": whole(1, 8192),
     "model.depth": whole(1, 8),
-    "model.last_channels": optional(whole(1)),
+    "model.last_channels": optional(whole(1, 8192)),
     "model.skip_connections": one_of(True, False),
     "model.arch": Rule(
         f"one of {', '.join(ARCHITECTURES)}",
         lambda v: isinstance(v, str) and v.lower() in map(str.lower, ARCHITECTURES),
     ),
+    "model.encoder": TEXT,
+    "model.encoder_weights": optional(TEXT),
+    "model.options": optional(Rule("a part with keys of its own", lambda v: isinstance(v, dict))),
     "model.freeze_encoder": one_of(True, False),
     "model.encoder_lr_scale": above(0),
     "loss.class_weights": any_of(one_of(None, "measured"), list_of("a list of weights, none below 0", at_least(0))),
@@ -151,6 +197,9 @@ RULES: dict[str, Rule] = {
     "optimizer.layer_decay": Rule("a number above 0, 1 at most", lambda v: is_number(v) and 0 < v <= 1),
     "optimizer.decay_norm_and_bias": one_of(True, False),
     "optimizer.warmup_steps": whole(0),
+    "scheduler.scheduler": optional(BUILT),
+    "scheduler.monitor": LOGGED,
+    "scheduler.scheduler.mode": MAX_OR_MIN,
     "scheduler.interval": one_of("step", "epoch"),
     "scheduler.scheduler.eta_min": at_least(0),
     "scheduler.scheduler.pct_start": between(0, 1),
@@ -163,22 +212,32 @@ RULES: dict[str, Rule] = {
     "scheduler.scheduler.min_lr": at_least(0),
     "scheduler.scheduler.factor": between(0, 1),
     "scheduler.scheduler.patience": whole(0),
+    "find.lr": BUILT,
+    "find.batch_size": BUILT,
     "find.lr.min_lr": above(0),
     "find.lr.max_lr": above(0),
-    "find.lr.num_steps": whole(20),
+    "find.lr.num_steps": whole(20, 10_000),
     "find.batch_size.max_batch_size": whole(2),
     "find.batch_size.memory_share": Rule("a number above 0, 1 at most", lambda v: is_number(v) and 0 < v <= 1),
+    "callbacks.best_checkpoint.filename": FILE_NAME,
+    "callbacks.best_checkpoint.monitor": LOGGED,
+    "callbacks.best_checkpoint.mode": MAX_OR_MIN,
+    "callbacks.last_checkpoint.filename": FILE_NAME,
+    "callbacks.progress_bar.refresh_rate": whole(0),
+    "callbacks.model_summary.max_depth": whole(-1),
+    "callbacks.early_stopping.monitor": LOGGED,
+    "callbacks.early_stopping.mode": MAX_OR_MIN,
     "callbacks.early_stopping.patience": whole(1),
     "callbacks.weight_averaging.decay": SHARE,
     "callbacks.weight_averaging.start": SHARE,
     "callbacks.weight_averaging.statistics_batches": whole(1),
     "callbacks.schedule_free.statistics_batches": whole(1),
-    "callbacks.validation_pictures.num_pictures": whole(1),
+    "callbacks.validation_pictures.num_pictures": whole(1, 1000),
     "search.trials": whole(1),
     "search.parallel": whole(1),
     "search.monitor": one_of("val/miou", "val/accuracy"),
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
-    "trainer.devices": any_of(whole(1), one_of(-1, "auto"), list_of("a list of device numbers", whole(0))),
+    "trainer.devices": any_of(whole(1, 1024), one_of(-1, "auto"), list_of("a list of device numbers", whole(0))),
     "trainer.num_nodes": whole(1),
     "trainer.max_epochs": whole(1),
     "trainer.precision": PRECISION,
@@ -192,8 +251,23 @@ RULES: dict[str, Rule] = {
     "trainer.fast_dev_run": any_of(one_of(True, False), whole(1)),
     "trainer.log_every_n_steps": whole(1),
     "trainer.num_sanity_val_steps": whole(-1),
+    "trainer.max_steps": whole(-1),
+    "trainer.min_steps": optional(whole(0)),
+    "trainer.min_epochs": optional(whole(0)),
+    "trainer.val_check_interval": optional(AMOUNT),
+    "trainer.reload_dataloaders_every_n_epochs": whole(0),
+    "trainer.gradient_clip_algorithm": optional(one_of("norm", "value")),
+    **{f"trainer.{key}": one_of(True, False) for key in TRAINER_SWITCHES},
+    "trainer.profiler": optional(PROFILER),
     "trainer.deterministic": one_of(True, False, "warn"),
 }
+
+PARTS = {".".join(names[:depth]) for names in (key.split(".") for key in RULES) for depth in range(1, len(names))}
+
+
+def rule_of(key: str) -> Rule | None:
+    """The rule for the value of a key; None where only its kind is known, from conf/."""
+    return RULES.get(TERM.sub("loss.", key))
 
 
 def check(cfg: DictConfig, *, multirun: bool = False) -> None:
@@ -207,11 +281,8 @@ def check(cfg: DictConfig, *, multirun: bool = False) -> None:
     """
     missing = sorted(OmegaConf.missing_keys(cfg))
     values: Any = OmegaConf.to_container(cfg, resolve=True)
-    problems = [
-        *map(_not_given, missing),
-        *_wrong_values(values, missing),
-        *_contradictions(values, multirun),
-    ]
+    problems = [*map(_not_given, missing), *_wrong_values(values, missing)]
+    problems = problems or _contradictions(values, multirun)
     if problems:
         raise InputError("; ".join(problems))
 
@@ -238,10 +309,14 @@ def _not_given(key: str) -> str:
 
 
 def _wrong_values(values: dict, missing: Iterable[str]) -> list[str]:
-    stored = "_target_" not in values.get("data", {})  # data=checkpoint: null is the checkpoint's own value
+    data = values.get("data")
+    stored = isinstance(data, dict) and "_target_" not in data  # data=checkpoint: null is the checkpoint's own value
     problems = []
     for key, value in flatten(values).items():
-        rule = RULES.get(TERM.sub("loss.", key))
+        if key in PARTS and key not in RULES and not isinstance(value, dict | None):
+            problems.append(f"{key}={shown(value)} must be a part with keys of its own ({key}.<key>=...)")
+            continue
+        rule = rule_of(key)
         if rule is None or key in missing or (value is None and stored and key.startswith("data.")):
             continue
         if not rule.holds(value):
@@ -250,7 +325,7 @@ def _wrong_values(values: dict, missing: Iterable[str]) -> list[str]:
 
 
 def _contradictions(values: dict, multirun: bool) -> list[str]:
-    data, trainer = values.get("data", {}), values.get("trainer", {})
+    data, trainer = values.get("data") or {}, values.get("trainer") or {}
     problems = []
     if data and "_target_" not in data and "ckpt" not in values:
         problems.append("data=checkpoint only works where a checkpoint is read (evaluate): choose another data=")
@@ -258,9 +333,10 @@ def _contradictions(values: dict, multirun: bool) -> list[str]:
         problems.append(
             f"data.border={data['border']} must be null with data.target=trimap, where the border is a class"
         )
-    if (folds := data.get("num_folds")) is not None and data.get("fold", 0) >= folds:
-        problems.append(f"data.fold={data.get('fold', 0)} must be below data.num_folds={folds}: the first fold is 0")
-    weights = values.get("model", {}).get("encoder_weights")
+    folds, fold = data.get("num_folds"), data.get("fold")
+    if folds is not None and fold is not None and fold >= folds:
+        problems.append(f"data.fold={fold} must be below data.num_folds={folds}: the first fold is 0")
+    weights = (values.get("model") or {}).get("encoder_weights")
     is_path = weights not in (None, "pretrained") and not str(weights).startswith("package:")
     if is_path and values.get("ckpt_path") is None and not Path(str(weights)).is_file():  # a checkpoint has its own
         problems.append(
@@ -281,10 +357,10 @@ def _contradictions(values: dict, multirun: bool) -> list[str]:
 
 def _schedule_free(values: dict) -> list[str]:
     """What a schedule-free optimizer does itself."""
-    if not str(values.get("optimizer", {}).get("_target_")).startswith("schedulefree."):
+    if not str((values.get("optimizer") or {}).get("_target_")).startswith("schedulefree."):
         return []
     problems = []
-    if values.get("scheduler", {}).get("scheduler") is not None:
+    if (values.get("scheduler") or {}).get("scheduler") is not None:
         problems.append("a schedule-free optimizer has no schedule (optimizer.warmup_steps=...): give scheduler=none")
     if (values.get("callbacks") or {}).get("weight_averaging") is not None:
         problems.append("a schedule-free optimizer averages the weights itself: choose other callbacks=, or optimizer=")
@@ -292,7 +368,7 @@ def _schedule_free(values: dict) -> list[str]:
 
 
 def _find(values: dict) -> list[str]:
-    find, devices = values.get("find") or {}, values.get("trainer", {}).get("devices", 1)
+    find, devices = values.get("find") or {}, (values.get("trainer") or {}).get("devices", 1)
     if not find:
         return []
     problems = []
@@ -306,7 +382,7 @@ def _find(values: dict) -> list[str]:
             f"trainer.devices={shown(devices)} does not go with find=: find on one device, and give what it says "
             "to a training on several"
         )
-    if (rates := find.get("lr")) and not rates["min_lr"] < rates["max_lr"]:
+    if {"min_lr", "max_lr"} <= (rates := find.get("lr", {})).keys() and not rates["min_lr"] < rates["max_lr"]:
         problems.append(f"find.lr.min_lr={rates['min_lr']} must be below find.lr.max_lr={rates['max_lr']}")
     return problems
 

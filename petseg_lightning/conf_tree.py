@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+LONGEST = 200  # characters of a value that is shown
+
 
 def config_dir() -> Path:
     """The absolute folder of the configuration: the package's own copy (a wheel), else the checkout's."""
@@ -105,9 +107,13 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value as one would write it in an override."""
+    """A value as one would write it in an override; long text is cut short."""
     if isinstance(value, list):
         return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{shown(item)}' for key, item in value.items())}}}"
+    if isinstance(value, str) and len(value) > LONGEST:
+        return f"{value[:LONGEST]}..."
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

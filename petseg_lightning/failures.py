@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -10,6 +11,9 @@ from pathlib import Path
 from petseg_lightning.errors import InputError
 
 HINT = "(PETSEG_TRACEBACK=1 shows where)"
+NO_MEMORY = re.compile("can't allocate memory|out of memory")  # torch's words, for a CPU and a GPU
+LONGEST = 4_000  # characters of a line
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give yourself access, or choose another place"),
@@ -45,11 +49,18 @@ def remove_if_unused(output_dir: Path) -> None:
 
 def _users_mistake(error: Exception) -> str | None:
     """What to tell the user; None where the exception is a bug."""
+    if not isinstance(error, InputError | OSError) and isinstance(error.__cause__, InputError | OSError):
+        error = error.__cause__  # a library said it in its own words
     text = str(error)
     if "Original Traceback" in text:  # raised in a worker of a DataLoader: its traceback is the message
         text = text.strip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, InputError):
         return _one_line(text)
+    if isinstance(error, MemoryError) or NO_MEMORY.search(text):
+        details = _one_line(text)[:200] or "no more is free"
+        return f"the memory does not suffice ({details}): give smaller pictures, batches or models {HINT}"
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, whose import takes seconds
+        return f"{_one_line(text)} {HINT}"
     if not isinstance(error, OSError):
         return None
     if error.errno in ADVICE:
@@ -59,4 +70,6 @@ def _users_mistake(error: Exception) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without line breaks, without what a terminal would obey, and cut short where it is very long."""
+    line = CONTROL.sub("?", " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

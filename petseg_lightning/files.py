@@ -70,7 +70,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder` that takes its place, and that of all in it, if the block ends well."""
+    """An empty folder beside `folder` that takes its place, and that of all in it, if the block ends well.
+
+    Raises InputError where that would be the working folder, or one that it lies in.
+    """
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise InputError(f"{folder} is where this command runs, and would be replaced: give a folder of another name")
     partial, stale = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "stale"))
     for leftover in (partial, stale):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -157,6 +157,21 @@ class SegmentationModule(Segmenter, LightningModule):
             ) from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **self.scheduler_options}}  # type: ignore[return-value]
 
+    def try_optimizer(self) -> None:
+        """Take a step of the optimizer with parameters of these names and one value each; raises what it raises."""
+        groups = [
+            {**group, "params": [(name, nn.Parameter(torch.ones([1] * p.ndim))) for name, p in group["params"]]}
+            for group in self._parameter_groups()
+        ]
+        parameters = [parameter for group in groups for _, parameter in group["params"]]
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        with torch.random.fork_rng(devices=[]):
+            assert self.build_optimizer is not None
+            optimizer = self.build_optimizer(groups)
+            getattr(optimizer, "train", lambda: None)()  # of schedule-free ones
+            optimizer.step(lambda: 1.0)
+
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Named parameters: all in one group, or the encoder in one of its own, at its part of the rate."""
         named, scale = list(self.named_parameters()), getattr(self.network, "encoder_lr_scale", 1.0)

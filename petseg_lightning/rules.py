@@ -1,6 +1,7 @@
 """Conditions on one value of a configuration, each with its words."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,16 @@ class Rule:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63  # as the libraries count
 
 
 def is_number(value: Any) -> bool:
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def matches(pattern: str) -> Callable[[Any], bool]:
+    """Whether a value is text that all of a regular expression describes."""
+    return lambda v: isinstance(v, str) and re.fullmatch(pattern, v) is not None
 
 
 def whole(low: int, high: int | None = None) -> Rule:
@@ -38,6 +44,11 @@ def above(low: float) -> Rule:
 def at_least(low: float) -> Rule:
     """A finite number, `low` or larger."""
     return Rule(f"a number, at least {low}", lambda v: is_number(v) and v >= low)
+
+
+def from_to(low: float, high: float) -> Rule:
+    """A number from `low` to `high`, both included."""
+    return Rule(f"a number from {low} to {high}", lambda v: is_number(v) and low <= v <= high)
 
 
 def between(low: float, high: float) -> Rule:

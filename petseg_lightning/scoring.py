@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
@@ -49,7 +49,7 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     paths = [find_model(path) for path in (cfg.ckpt if isinstance(cfg.ckpt, ListConfig) else [cfg.ckpt])]
     options = {key: cfg[key] for key in ("tta", "tiling", "backend")}
     as_predicted = len(paths) > 1 or options != _PLAIN or find_export(paths[0]) is not None
-    device: torch.device = build(cfg.trainer, precision="32-true", logger=False).strategy.root_device
+    device: torch.device = build(cfg.trainer, Trainer, precision="32-true", logger=False).strategy.root_device
     module = (
         PredictorModule(Predictor.load(*paths, device=str(device), trust_code=cfg.trust_code, **options))
         if as_predicted
@@ -58,11 +58,11 @@ def score_checkpoint(cfg: DictConfig) -> dict[str, Any]:
     cfg = with_data_of(cfg, module.description)
     datamodule = build_datamodule(cfg)
     own_protocol(module, datamodule)
-    callbacks = [*build_all(cfg.callbacks), EvaluationRecorder()]
+    callbacks = [*build_all(cfg.callbacks, Callback), EvaluationRecorder()]
     compute = Compute() if as_predicted else _compute_of(cfg, module.description, device)
     use(module, compute, datamodule.batch_size, tf32=cfg.compute.tf32)
     trainer: Trainer = build(
-        cfg.trainer, precision=compute.precision, callbacks=callbacks, logger=False, default_root_dir=folder
+        cfg.trainer, Trainer, precision=compute.precision, callbacks=callbacks, logger=False, default_root_dir=folder
     )
     evaluation = evaluate(trainer, module, datamodule, (cfg.split,), original=True, with_original_images=as_predicted)
     if not trainer.is_global_zero:

@@ -75,7 +75,7 @@ def unknown_key(key: str, valid: Collection[str]) -> str:
 def unknown_option(group: str, option: str | None) -> str:
     """One line about `group=option` where the group has no such option (None: null was given)."""
     if option is None:
-        return f"{group}=null is no option: leave {group} out, or remove it with ~{group}"
+        return f"{group}=null is no option: leave {group} out, or choose one (options: {', '.join(options(group))})"
     near = get_close_matches(option, options(group), n=1, cutoff=0.5)
     advice = f", did you mean {group}={near[0]}?" if near else ""
     return f"{group} has no option {option}{advice} (options: {', '.join(options(group))})"

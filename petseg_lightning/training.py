@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -10,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,7 +21,7 @@ from petseg_lightning.callbacks.temperature import TemperatureScaling
 from petseg_lightning.callbacks.throughput import Throughput
 from petseg_lightning.compute import Compute, choose, use
 from petseg_lightning.conf_tree import flatten, shown
-from petseg_lightning.config import build, build_all, given, plain
+from petseg_lightning.config import build, build_all, given, plain, settings_of
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.strength import at_strength
 from petseg_lightning.devices import require_accelerator
@@ -62,12 +63,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         _check_resume(resume, module, cfg)
     datamodule.setup("fit")  # a damaged picture is met before anything is written
     throughput = Throughput()
-    callbacks = [*build_all(cfg.callbacks), throughput, TemperatureScaling(), EvaluationRecorder()]
+    callbacks = [*build_all(cfg.callbacks, Callback), throughput, TemperatureScaling(), EvaluationRecorder()]
     found = find_values(cfg, module, datamodule)
     compute = choose_compute(cfg, module, datamodule, resume)
-    loggers: list[Logger] = build_all(cfg.logger)
+    loggers: list[Logger] = build_all(cfg.logger, Logger)
     trainer: Trainer = build(
-        cfg.trainer, precision=compute.precision, callbacks=callbacks, logger=loggers, default_root_dir=folder
+        cfg.trainer, Trainer, precision=compute.precision, callbacks=callbacks, logger=loggers, default_root_dir=folder
     )
     status = "failed"
     try:
@@ -115,7 +116,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def build_datamodule(cfg: DictConfig) -> SegmentationDataModule:
     """The data of a config, present and checked, with its counts logged."""
     transforms = build_transforms(cfg.augmentation) if "augmentation" in cfg else []
-    datamodule: SegmentationDataModule = build(cfg.data, transforms=transforms, seed=cfg.get("seed", 0))
+    datamodule: SegmentationDataModule = build(
+        cfg.data, SegmentationDataModule, transforms=transforms, seed=cfg.get("seed", 0)
+    )
     datamodule.prepare_data()
     counts = ", ".join(f"{count:,} {split}" for split, count in datamodule.counts.items())
     log.info("Pictures: %s", counts)
@@ -124,7 +127,8 @@ def build_datamodule(cfg: DictConfig) -> SegmentationDataModule:
 
 def build_transforms(augmentation: DictConfig) -> list[Any]:
     """The transforms of a config at its strength."""
-    nodes = at_strength(**plain(augmentation))
+    with settings_of("augmentation"):
+        nodes = at_strength(**plain(augmentation))
     return build(OmegaConf.create({"augmentation": {"transforms": nodes}}).augmentation.transforms)
 
 
@@ -134,16 +138,19 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
     given_model, data = plain(cfg.model), plain(cfg.data)
     model = {key: value for key, value in given_model.items() if key != "encoder_weights"}  # a checkpoint has its own
     num_classes = len(target.class_names)
-    loss = build(_with_measured_weights(plain(cfg.loss), datamodule))
-    loss(torch.zeros(1, num_classes, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64))  # it can tell the classes' number
+    loss = build(_with_measured_weights(plain(cfg.loss), datamodule), torch.nn.Module)
+    with settings_of("loss"):  # it can tell the classes' number
+        loss(torch.zeros(1, num_classes, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64))
+    with settings_of("model"):
+        network = build_network(given_model if cfg.get("ckpt_path") is None else model, num_classes)
     module = SegmentationModule(
-        build_network(given_model if cfg.get("ckpt_path") is None else model, num_classes),
+        network,
         loss,
         target,
         **build(cfg.preprocessing),
         **build(cfg.scheduler),
         optimizer=build_optimizer(cfg),
-        mixing=build(cfg.mixing, seed=cfg.seed) if cfg.mixing else None,
+        mixing=build(cfg.mixing, Callable, seed=cfg.seed) if cfg.mixing else None,
         description={
             "version": __version__,
             "model": model,
@@ -152,6 +159,8 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
             "data": {**data, "root": datamodule.location},
         },
     )
+    with settings_of("optimizer"):
+        module.try_optimizer()
     size = datamodule.image_size
     module.example_input_array = torch.zeros(1, 3, size, size, dtype=torch.uint8)  # for the summary's sizes and FLOPs
     return module
@@ -164,7 +173,7 @@ def build_optimizer(cfg: DictConfig, **values: Any) -> Any:
     """
     if cfg.trainer.gradient_clip_val is not None and "fused" in cfg.optimizer:
         values["fused"] = False
-    return build(cfg.optimizer, **values)
+    return build(cfg.optimizer, Callable, **values)
 
 
 def _with_measured_weights(loss: dict[str, Any], datamodule: SegmentationDataModule) -> dict[str, Any]:
@@ -215,7 +224,7 @@ def choose_compute(
     if resume is not None:
         before = read_checkpoint(resume)[CHECKPOINT_KEY].get("compute", {})
         wanted |= {key: value for key, value in before.items() if wanted[key] == "auto"}
-    probe: Trainer = build(cfg.trainer, precision="32-true", logger=False, enable_checkpointing=False)
+    probe: Trainer = build(cfg.trainer, Trainer, precision="32-true", logger=False, enable_checkpointing=False)
     compute = choose(wanted, probe.strategy.root_device)
     use(module, compute, datamodule.batch_size, tf32=cfg.compute.tf32)
     module.description["compute"] = asdict(compute)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from petseg_lightning import training
+from petseg_lightning import scoring, training
 from petseg_lightning.config import compose
 from petseg_lightning.data.synthetic import write_synthetic_pets
 from petseg_lightning.training import build_datamodule, build_module
@@ -150,7 +150,8 @@ def test_no_data_and_no_network(refusal, tmp_path, monkeypatch):
 def test_a_gpu_that_is_not_there(refusal, drawn, checkpoint, monkeypatch, mode):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(training, "build_datamodule", lambda _: pytest.fail("the data was read first"))
+    for module in (training, scoring):
+        monkeypatch.setattr(module, "build_datamodule", lambda _: pytest.fail("the data was read first"))
     own = [f"ckpt={checkpoint}", "data=oxford_pet"] if mode == "evaluate" else []
     line = refusal(mode, f"data.root={drawn}", "trainer=gpu", *own)
     assert line.startswith("error: trainer.accelerator=gpu: torch finds no such device here; ")
@@ -161,6 +162,35 @@ def test_class_weights_of_another_number_are_met_before_anything_is_measured(ref
     monkeypatch.setattr(training, "choose_compute", lambda *_: pytest.fail("it was measured first"))
     line = refusal("train", f"data.root={drawn}", "loss.class_weights=[1,2]", *SMALL)
     assert "loss.class_weights=[1.0, 2.0] has 2 weights for 3 classes" in line
+
+
+CROP = "augmentation.transforms=[{_target_:albumentations.RandomCrop,height:99,width:99,p:1.0}]"
+SMALLER = "augmentation.transforms=[{_target_:albumentations.Resize,height:8,width:8,p:1.0}]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ("+optimizer.foo=1", ("error: optimizer: ", "foo", "PETSEG_TRACEBACK=1")),
+        ("+optimizer.betas=3", ("error: optimizer: ", "not subscriptable")),
+        ("optimizer=muon +optimizer.betas=3", ("error: optimizer: ", "unpack")),  # it is met at the first step
+        ("optimizer=sgd optimizer.momentum=0", ("error: optimizer: ", "requires a momentum")),
+        ("+model.foo=1", ("error: model: ", "foo")),
+        ("model._target_=petseg_lightning.models.nowhere.Net", ("nowhere.Net", "only models of petseg_lightning.models")),
+        ("loss=cross_entropy_dice loss.terms.dice=null", ("error: loss: ",)),
+        ("loss._target_=builtins.dict", ("_target_=builtins.dict makes a dict, where a Module is needed",)),
+        ("+callbacks.x={_target_:builtins.dict}", ("makes a dict, where a Callback is needed",)),
+        ("+logger.x={_target_:builtins.dict}", ("makes a dict, where a Logger is needed",)),
+        ("trainer._target_=builtins.dict", ("makes a dict, where a Trainer is needed",)),
+        ("data._target_=builtins.dict", ("makes a dict, where a SegmentationDataModule is needed",)),
+        ("trainer.strategy=nowhere", ("error: trainer: ", "nowhere")),
+        (CROP, ("error: augmentation.transforms do not fit the pictures: ", "(99, 99)")),
+        (SMALLER, ("error: augmentation.transforms make 8x8x3 of a picture, which must stay as large as it was",)),
+    ],
+)
+def test_settings_of_which_nothing_can_be_made(refusal, drawn, settings, parts):
+    line = refusal("train", f"data.root={drawn}", *SMALL, *settings.split(), leaves=settings in (CROP, SMALLER))
+    assert all(part in line for part in parts), line
 
 
 def truncate(image: Path, mask: Path) -> Path:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from petseg_lightning.checks import check
 from petseg_lightning.conf_tree import config_dir, doors, options
-from petseg_lightning.config import build, compose, door
+from petseg_lightning.config import build, build_all, compose, door, settings_of
 from petseg_lightning.errors import InputError
 
 DOOR = """
@@ -147,6 +147,24 @@ def test_build_turns_what_cannot_be_made_into_one_line():
         build({"_target_": "petseg_lightning.config.compose", "_args_": ["trian"]})
 
 
+def test_build_refuses_what_is_of_another_kind():
+    assert build(OmegaConf.create({"_target_": "builtins.dict"}), dict) == {}
+    with pytest.raises(InputError, match=r"^_target_=builtins.dict makes a dict, where a list is needed$"):
+        build(OmegaConf.create({"_target_": "builtins.dict"}), list)
+    nodes = OmegaConf.create({"a": {"_target_": "builtins.set"}, "b": None, "c": {"_target_": "builtins.dict"}})
+    assert build_all(nodes) == [set(), {}]
+    with pytest.raises(InputError, match=r"^_target_=builtins.dict makes a dict, where a set is needed$"):
+        build_all(nodes, set)
+
+
+def test_what_settings_cause_is_said_of_their_part():
+    words = r"^loss: object of type 'int' has no len\(\) \(PETSEG_TRACEBACK=1 shows where\)$"
+    with pytest.raises(InputError, match=words), settings_of("loss"):
+        len(3)
+    with pytest.raises(InputError, match=r"^as it is$"), settings_of("loss"):
+        raise InputError("as it is")
+
+
 # ---- what is refused before anything is made
 
 
@@ -180,7 +198,13 @@ def test_build_turns_what_cannot_be_made_into_one_line():
             "optimizer=3",
             [f"optimizer has no option 3 (options: {', '.join(options('optimizer'))})"],
         ),
-        ("experiment=null", ["experiment=null is no option: leave experiment out, or remove it with ~experiment"]),
+        (
+            "experiment=null",
+            [
+                "experiment=null is no option: leave experiment out, or choose one "
+                "(options: best, best_gpu, builtin, paper, paper_trimap, quickstart)"
+            ],
+        ),
         ("+model=fcn", ["+model=fcn is a choice and no new key: write model=fcn"]),
         (
             "model=unet,fcn",
@@ -194,6 +218,29 @@ def test_build_turns_what_cannot_be_made_into_one_line():
                 "in quotes where the value has signs of its own",
                 "'logs/x' cannot be read: write it as key=value, in quotes where the value has signs of its own",
             ],
+        ),
+        ("model.base_channels=ä", ["'model.base_channels=ä' cannot be read: write it as 'model.base_channels=\"ä\"'"]),
+        ("+=", ["'+=' cannot be read: write it as key=value, in quotes where the value has signs of its own"]),
+        ("~optimizer=0", ["~optimizer=0 removes no option: write ~optimizer"]),
+        ("augmentation=[1,2]", ["augmentation has no option [1, 2] (options: copy_paste, light, none, strong)"]),
+        ("~model", ["model cannot be removed: give it another value"]),
+        ("ckpt_path=1_000", ["ckpt_path=1000 must be null, or a path (of digits alone: ./123)"]),
+        ("preprocessing=null", ["preprocessing=null must be a part with keys of its own (preprocessing.<key>=...)"]),
+        ("+epochs=3", ["unknown key epochs, did you mean trainer.max_epochs?"]),
+        ("+callbacks.x=5 seed=x", ["callbacks.x=5 must be a part with a _target_, or null"]),
+        ("-m seed=range(0,1e9)", ["seed=range(0,1e9) has more than 10,000 values: give fewer"]),
+        ("-m seed=range(5,0)", ["seed=range(5,0) has no value: list some, e.g. seed=0,1"]),
+        (
+            "-m seed=range(0,200) data.split_seed=range(0,200)",
+            ["40,000 jobs are more than the 10,000 of a sweep: give fewer values"],
+        ),
+        (
+            "-m hydra.launcher=5",
+            ["hydra.launcher is no launcher: leave it as it is, or choose hydra/launcher=<option>"],
+        ),
+        (
+            "-m hydra.sweeper.max_batch_size=-1 seed=1,2",
+            ["hydra.sweeper.max_batch_size=-1 must be null, or a whole number, at least 1"],
         ),
         ("-m model:64 seed=1,2", ["'model:64' cannot be read: write it as model=64"]),
         ("-m trainer.max_epoch=1,2", ["unknown key trainer.max_epoch, did you mean trainer.max_epochs?"]),
@@ -243,6 +290,11 @@ def test_wrong_input_is_one_line_with_the_way_out(refuse, arguments, lines):
         ("--pack model", "unknown flag --pack, settings are written key=value without dashes"),
         ("--config x", "unknown flag --config, settings are written key=value without dashes"),
         ("--zzzz", "unknown flag --zzzz, settings are written key=value without dashes"),
+        ("--", "unknown flag --, settings are written key=value without dashes"),
+        ("--experimental-rerun x", "--experimental-rerun would run code from a file: give the settings of the run "
+                                   "again"),
+        ("--config-dir nowhere", "--config-dir nowhere is no folder: give one that is laid out like conf/"),
+        ("a\udcff=1", "'a\\udcff=1' is no text in UTF-8: rename what is meant by it"),
         ("--cfg jobb", "argument --cfg/-c: invalid choice: 'jobb' (choose from 'job', 'hydra', 'all')"),
     ],
 )  # fmt: skip
@@ -361,7 +413,7 @@ def test_a_sweep_reports_a_failed_job_and_goes_on(start, tmp_path):
     jobs = {
         number: f"job {number} (seed={number // 3} model.base_channels={(0, 8, 16)[number % 3]})" for number in range(6)
     }
-    rule = "model.base_channels=0 must be a whole number, at least 1"
+    rule = "model.base_channels=0 must be a whole number from 1 to 8192"
     assert done.stderr.splitlines() == [
         f"error: {jobs[0]}: {rule}",
         f"error: {jobs[3]}: {rule}",

@@ -27,6 +27,30 @@ def test_a_mistake_found_in_a_worker_of_a_data_loader_reads_as_if_found_here(cap
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("a\nb \x1b[31mred"), "error: a b ?[31mred\n"),
+        (InputError("x" * 9_000), f"error: {'x' * 4_000}...\n"),
+        (
+            MemoryError(),
+            "error: the memory does not suffice (no more is free): give smaller pictures, batches or models",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "error: the memory does not suffice (Default"),
+    ],
+)
+def test_a_mistake_is_one_line_of_text(capsys, error, line):
+    report(error)
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_a_library_that_wraps_a_mistake_does_not_make_it_a_bug(capsys):
+    error = ValueError("cannot log")
+    error.__cause__ = FileNotFoundError(errno.ENAMETOOLONG, "File name too long", "aaa")
+    report(error)
+    assert capsys.readouterr().err == "error: [Errno 36] File name too long: 'aaa' (PETSEG_TRACEBACK=1 shows where)\n"
+
+
 def test_a_folder_is_only_removed_where_nothing_but_its_config_is_in_it(tmp_path):
     unused, used, empty, absent = (tmp_path / name for name in ("unused", "used", "empty", "absent"))
     for folder in (unused, used):

@@ -11,9 +11,11 @@ from rich.table import Table
 
 from petseg_lightning.comparing.page import render
 from petseg_lightning.comparing.tables import markdown, print_places
+from petseg_lightning.config import settings_of
 from petseg_lightning.errors import InputError
 from petseg_lightning.files import write_text
 from petseg_lightning.report.run_folder import RunFolder
+from petseg_lightning.rules import is_number
 
 COLUMNS = ("claim", "paper", "holds if", "measured", "holds")
 
@@ -32,6 +34,10 @@ class Claim:
     """As reported; None where it was said without a number."""
     at_least: float = -math.inf
     at_most: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.paper is not None and not is_number(self.paper):
+            raise InputError(f"the claim {self.text!r} has paper={self.paper}, which must be null or a number")
 
     @property
     def reading(self) -> str:
@@ -69,7 +75,8 @@ def check_claims(claims: Iterable[Claim], run: RunFolder, folder: Path) -> pd.Da
     Raises:
         ClaimError: one does not hold, or was not measured.
     """
-    measured = [(claim, claim.measure(run)) for claim in claims]
+    with settings_of("claims"):
+        measured = [(claim, claim.measure(run)) for claim in claims]
     table = pd.DataFrame(
         {
             "claim": claim.text,

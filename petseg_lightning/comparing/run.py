@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
-from petseg_lightning.comparing.claims import check_claims
+from petseg_lightning.comparing.claims import Claim, check_claims
 from petseg_lightning.comparing.comparisons import Comparison, choose_pairs, compare_pairs, have_counts
 from petseg_lightning.comparing.folders import wanted_runs
 from petseg_lightning.comparing.page import Disagreement, write_page
 from petseg_lightning.comparing.runs import Setting, find_baseline, group, read_runs, require_comparable
 from petseg_lightning.comparing.tables import comparison_table, leaderboard, print_places, print_tables, write_tables
-from petseg_lightning.config import build
+from petseg_lightning.config import build_all
 from petseg_lightning.errors import InputError
 from petseg_lightning.report.run_folder import RunFolder
 
@@ -32,7 +32,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     """
     folder, wanted = Path(cfg.paths.output_dir), wanted_runs(cfg)
     if cfg.get("claims") is not None:
-        return {"claims": check_claims(build(cfg.claims).values(), RunFolder.read(wanted[0]), folder)}
+        return {"claims": check_claims(build_all(cfg.claims, Claim), RunFolder.read(wanted[0]), folder)}
     runs, skipped = read_runs(wanted)
     require_comparable(runs)
     settings = group(runs)

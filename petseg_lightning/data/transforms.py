@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from petseg_lightning.data.cache import Pictures
+from petseg_lightning.errors import InputError
 
 with warnings.catch_warnings(action="ignore"):  # a library that it imports wants yet another one in notebooks
     import albumentations as A
@@ -35,7 +36,15 @@ class Augmentation:
         generator = np.random.default_rng([self.seed, epoch, index])
         # one state for all: set_random_seed would seed every transform alike, and so correlate what they draw
         self.pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        augmented = self.pipeline(image=image, mask=parts, index=index, pictures=pictures)
+        try:
+            augmented = self.pipeline(image=image, mask=parts, index=index, pictures=pictures)
+        except (InputError, OSError):  # of the picture that is pasted
+            raise
+        except Exception as error:
+            raise InputError(f"augmentation.transforms do not fit the pictures: {error}") from error
+        if np.shape(augmented["image"]) != image.shape or np.shape(augmented["mask"]) != parts.shape:
+            shape = "x".join(map(str, np.shape(augmented["image"])))
+            raise InputError(f"augmentation.transforms make {shape} of a picture, which must stay as large as it was")
         return augmented["image"], augmented["mask"]
 
 

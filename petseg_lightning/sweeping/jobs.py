@@ -1,6 +1,7 @@
 """The jobs of a sweep, from a command line and a preset; and their launcher."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
@@ -23,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from petseg_lightning.conf_tree import config_dir
 from petseg_lightning.errors import InputError
+
+MOST_JOBS = 10_000  # of a sweep
 
 
 def hydra_of(door: str, own_configs: str | None = None) -> Hydra:
@@ -52,10 +55,13 @@ class Sweep:
 
         Raises:
             HydraException: an override that does not compose.
+            InputError: a number of jobs at once that is none.
         """
         config = hydra_.compose_config(door, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
         with read_write(config.hydra.sweep):  # some launchers read it where no job runs, and ${hydra:...} is unknown
             config.hydra.sweep.dir = str(Path(resolved(config, "hydra.sweep.dir")).absolute())
+        if (size := config.hydra.sweeper.get("max_batch_size")) is not None and size < 1:
+            raise InputError(f"hydra.sweeper.max_batch_size={size} must be null, or a whole number, at least 1")
         preset = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         parsed = OverridesParser.create(hydra_.config_loader).parse_overrides([*preset, *config.hydra.overrides.task])
         last = {
@@ -78,8 +84,11 @@ class Sweep:
         return [str(override.input_line) for override in self.overrides if not override.is_sweep_override()]
 
     def grid(self) -> list[list[str]]:
-        """The overrides of each combination of values. Raises InputError where a range is continuous."""
-        return [list(job) for job in itertools.product(*map(values, self.overrides))]
+        """The overrides of each combination of values. Raises InputError for a continuous range, or too many jobs."""
+        choices = [*map(values, self.overrides)]
+        if (number := math.prod(map(len, choices))) > MOST_JOBS:
+            raise InputError(f"{number:,} jobs are more than the {MOST_JOBS:,} of a sweep: give fewer values")
+        return [list(job) for job in itertools.product(*choices)]
 
     def own(self, job: Sequence[str]) -> list[str]:
         """Those of a job's overrides in which jobs differ."""
@@ -113,6 +122,8 @@ class Sweep:
             "task_function": task,
             "config": self.config,
         }
+        if not OmegaConf.is_dict(node) or not isinstance(node.get("_target_"), str):
+            raise InputError("hydra.launcher is no launcher: leave it as it is, or choose hydra/launcher=<option>")
         try:
             if Plugins.is_in_toplevel_plugins_module(node._target_):
                 return Plugins.instance().instantiate_launcher(**setup)
@@ -132,14 +143,30 @@ class Sweep:
 
 
 def values(override: Override) -> list[str]:
-    """An override with each of its values, as overrides. Raises InputError where they are a continuous range."""
+    """An override with each of its values, as overrides.
+
+    Raises:
+        InputError: a continuous range, no value, or more values than a sweep has jobs.
+    """
     if override.is_interval_sweep():
         raise InputError(
             f"{override.input_line} is a continuous range, from which a search draws: list values, or add sweep=optuna"
         )
     if not override.is_sweep_override():
         return [str(override.input_line)]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    key, several = override.get_key_element(), override.value()
+    if isinstance(several, RangeSweep) and not _length(several) <= MOST_JOBS:
+        raise InputError(f"{override.input_line} has more than {MOST_JOBS:,} values: give fewer")
+    each = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if not each:
+        raise InputError(f"{override.input_line} has no value: list some, e.g. {key}=0,1")
+    return each
+
+
+def _length(numbers: RangeSweep) -> float:
+    """How many numbers a range has, about; as many as one likes without a step, or without an end."""
+    start, stop, step = (float(number or 0) for number in (numbers.start, numbers.stop, numbers.step))
+    return (stop - start) / step if step else math.inf
 
 
 def resolved(config: DictConfig, key: str) -> Any:
