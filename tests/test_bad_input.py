@@ -176,7 +176,7 @@ SMALLER = "augmentation.transforms=[{_target_:albumentations.Resize,height:8,wid
         ("optimizer=muon +optimizer.betas=3", ("error: optimizer: ", "unpack")),  # it is met at the first step
         ("optimizer=sgd optimizer.momentum=0", ("error: optimizer: ", "requires a momentum")),
         ("+model.foo=1", ("error: model: ", "foo")),
-        ("model._target_=petseg_lightning.models.nowhere.Net", ("nowhere.Net", "only models of petseg_lightning.models")),
+        ("model._target_=petseg_lightning.models.nowhere.Net", ("nowhere.Net", "only models of petseg_lightning")),
         ("loss=cross_entropy_dice loss.terms.dice=null", ("error: loss: ",)),
         ("loss._target_=builtins.dict", ("_target_=builtins.dict makes a dict, where a Module is needed",)),
         ("+callbacks.x={_target_:builtins.dict}", ("makes a dict, where a Callback is needed",)),
