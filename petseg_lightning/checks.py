@@ -66,11 +66,6 @@ ARCHITECTURES = (  # of segmentation_models_pytorch, whose import takes seconds
 )
 
 TERM = re.compile(r"^loss\.(terms\.[^.]+\.)+")  # a key of a term of a sum: the rule is that of the loss
-TRAINER_SWITCHES = (  # of Lightning, which some trainings would meet late
-    *("barebones", "detect_anomaly", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"),
-    *("inference_mode", "sync_batchnorm", "use_distributed_sampler"),
-)
-
 RULES: dict[str, Rule] = {
     "seed": SEED,
     "split": one_of("train", "val", "test"),
@@ -251,15 +246,24 @@ RULES: dict[str, Rule] = {
     "trainer.fast_dev_run": any_of(one_of(True, False), whole(1)),
     "trainer.log_every_n_steps": whole(1),
     "trainer.num_sanity_val_steps": whole(-1),
+    "trainer.profiler": optional(PROFILER),
+    "trainer.deterministic": one_of(True, False, "warn"),
+}
+
+ADDED: dict[str, Rule] = {  # keys that Lightning takes besides, and judges late
     "trainer.max_steps": whole(-1),
     "trainer.min_steps": optional(whole(0)),
     "trainer.min_epochs": optional(whole(0)),
     "trainer.val_check_interval": optional(AMOUNT),
     "trainer.reload_dataloaders_every_n_epochs": whole(0),
     "trainer.gradient_clip_algorithm": optional(one_of("norm", "value")),
-    **{f"trainer.{key}": one_of(True, False) for key in TRAINER_SWITCHES},
-    "trainer.profiler": optional(PROFILER),
-    "trainer.deterministic": one_of(True, False, "warn"),
+    "trainer.barebones": one_of(True, False),
+    "trainer.detect_anomaly": one_of(True, False),
+    "trainer.enable_checkpointing": one_of(True, False),
+    "trainer.enable_model_summary": one_of(True, False),
+    "trainer.enable_progress_bar": one_of(True, False),
+    "trainer.inference_mode": one_of(True, False),
+    "trainer.sync_batchnorm": one_of(True, False),
 }
 
 PARTS = {".".join(names[:depth]) for names in (key.split(".") for key in RULES) for depth in range(1, len(names))}
@@ -267,7 +271,7 @@ PARTS = {".".join(names[:depth]) for names in (key.split(".") for key in RULES) 
 
 def rule_of(key: str) -> Rule | None:
     """The rule for the value of a key; None where only its kind is known, from conf/."""
-    return RULES.get(TERM.sub("loss.", key))
+    return RULES.get(TERM.sub("loss.", key)) or ADDED.get(key)
 
 
 def check(cfg: DictConfig, *, multirun: bool = False) -> None:
