@@ -31,7 +31,7 @@ class Connection(H11Protocol):
         self._watch()
         if len(self.connections) > _MOST:
             waiting = [c for c in self.connections if isinstance(c, Connection) and c._patience is not None]
-            min(waiting, key=lambda c: c._since).transport.abort()
+            min(waiting, key=lambda c: c._since)._end()
 
     @property
     def _patience(self) -> float | None:
@@ -50,6 +50,11 @@ class Connection(H11Protocol):
         now, patience = self.loop.time(), self._patience
         if patience is None or self.cycle is not self._request:
             self._request, self._since = self.cycle, now
-        elif now - self._since > patience:
-            self.transport.abort()
-        self.loop.call_later(1, self._watch)
+        if patience is not None and now - self._since > patience:
+            self._end()
+        else:
+            self.loop.call_later(1, self._watch)
+
+    def _end(self) -> None:
+        self.connections.discard(self)  # at once: the transport reports it later only
+        self.transport.abort()

@@ -98,6 +98,7 @@ def test_clients_that_wait_shut_nobody_out(app):
             with suppress(ConnectionError):
                 stack.enter_context(connect(app)).sendall(sent)
         assert app.predict(encoded())[0] == 200
+        assert sockets(app) < 100  # of 200
 
 
 def test_who_does_not_fetch_an_answer_is_left(app):

@@ -1,5 +1,6 @@
 """The endpoint for programs, against what the predictor itself says."""
 
+import asyncio
 import io
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from threading import Event
@@ -7,7 +8,7 @@ from threading import Event
 import numpy as np
 import pytest
 from PIL import Image
-from requests_to_the_app import bomb, encoded
+from requests_to_the_app import bomb, encoded, form
 
 pytest.importorskip("fastapi", reason="the extra `app` is not here")
 
@@ -197,6 +198,46 @@ def test_what_is_too_much_is_put_off(client, predictor):
         assert [answer.result().status_code for answer in done] == [503] * len(done)
     assert {answer.result().status_code for answer in answers} == {200, 503}
     assert post(client, encoded()).status_code == 200
+
+
+def test_a_picture_whose_client_has_left_is_not_predicted(predictor):
+    finished = []
+    predictor.finish = lambda image, logits: (
+        finished.append(image.size) or SlowForSquares.finish(predictor, image, logits)
+    )
+    service = Service(predictor, max_megabytes=1, max_megapixels=1, concurrency=1, timeout=WAIT)
+    app = make_endpoint(service)
+
+    async def ask(width: int, height: int, leave: asyncio.Event) -> list[dict]:
+        body, headers = form(encoded(width, height))
+        raw = [(name.lower().encode(), value.encode()) for name, value in (headers | {"Host": "localhost"}).items()]
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": raw}
+        received, sent = [{"type": "http.request", "body": body}], []
+
+        async def receive() -> dict:
+            if received:
+                return received.pop()
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+        return sent
+
+    async def run() -> None:
+        stay, leave = asyncio.Event(), asyncio.Event()
+        first = asyncio.create_task(ask(30, 30, stay))
+        assert await asyncio.to_thread(predictor.begun.wait, WAIT)
+        second = asyncio.create_task(ask(60, 40, leave))
+        leave.set()
+        await second
+        predictor.released.set()
+        assert (await first)[0]["status"] == 200
+
+    asyncio.run(run())
+    assert finished == [(30, 30)]
 
 
 def test_docs_describe_every_operation_and_need_no_other_host(client):

@@ -58,6 +58,12 @@ def test_other_hosts_are_refused(client, host, path):
     assert "is not a name of this app" in answer.json()["detail"]
 
 
+def test_the_address_on_which_a_connection_came_in_is_a_name(client):
+    here = TestClient(client.app, base_url="http://192.168.1.7:7860")  # as where 0.0.0.0 is listened on
+    assert here.get("/health").status_code == 200
+    assert here.get("/health", headers={"host": "192.168.1.8:7860"}).status_code == 421
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 @pytest.mark.parametrize(
     "headers",
