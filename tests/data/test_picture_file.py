@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_pictures import exif as tags
+from hostile_pictures import hostile_contents, jpeg_of_exif
 from PIL import Image, ImageCms
 
-from petseg_lightning.data.picture_file import TooLargeError, read_image
+from petseg_lightning.data import picture_file
+from petseg_lightning.data.picture_file import TooLargeError, picture_size, read_image, read_mask
 from petseg_lightning.errors import InputError
 
 
@@ -104,8 +107,88 @@ def test_the_orientation_of_a_camera_is_applied(tmp_path, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[274] = orientation
-    Image.fromarray(np.ascontiguousarray(as_stored)).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read(tmp_path / "a.png")[..., 0], upright)
+    for ending in ("png", "tif", "jpg", "webp"):
+        path = tmp_path / f"a.{ending}"
+        Image.fromarray(np.ascontiguousarray(as_stored)).save(path, exif=exif, lossless=True, quality=100)
+        np.testing.assert_array_equal(read(path)[..., 0] > 128, upright > 128)
+        np.testing.assert_array_equal(np.asarray(read_mask(path).convert("L")) > 128, upright > 128)
+        assert picture_size(path) == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("exif", "size"),
+    [
+        (tags((274, 3, 1, 6), (37380, 10, 1, 38), rest=struct.pack("<2i", -1, 0)), (30, 40)),  # of real cameras
+        (tags((282, 5, 1, 26), rest=bytes(8)), (40, 30)),
+        (tags((274, 3, 1, 9)), (40, 30)),
+        (tags((274, 3, 1, 0)), (40, 30)),
+        (tags((274, 2, 4, 6)), (40, 30)),
+        (tags((34665, 4, 1, 8), (34853, 4, 1, 8)), (40, 30)),
+        (b"II*\0\xff\xff\xff\xff", (40, 30)),
+        (b"no", (40, 30)),
+    ],
+)
+def test_wrong_exif_is_no_reason_not_to_read_a_picture(tmp_path, exif, size):
+    (tmp_path / "a.jpg").write_bytes(jpeg_of_exif(exif))
+    assert read_image(tmp_path / "a.jpg").size == picture_size(tmp_path / "a.jpg") == size
+
+
+def test_the_content_says_what_a_file_is_and_not_its_name(tmp_path):
+    red = Image.new("RGB", (32, 24), (200, 10, 10))
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"):
+        red.save(tmp_path / "a.heic", kind)
+        np.testing.assert_allclose(read(tmp_path / "a.heic").mean((0, 1)), (200, 10, 10), atol=4)
+    pytest.importorskip("pillow_heif").from_pillow(red).save(tmp_path / "a.jpg")
+    np.testing.assert_allclose(read(tmp_path / "a.jpg").mean((0, 1)), (200, 10, 10), atol=6)
+
+
+def test_two_pictures_of_one_camera_in_a_file(tmp_path):
+    """An MPO, as phones write it, is a JPEG with another one behind it."""
+    red, blue = (Image.new("RGB", (32, 24), colour) for colour in ("red", "blue"))
+    red.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[blue])
+    np.testing.assert_allclose(read(tmp_path / "a.jpg").mean((0, 1)), (255, 0, 0), atol=4)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICO", "TGA", "PCX", "PPM", "DDS", "ICNS", "SGI", "XBM", "AVIF"])
+def test_other_formats_are_not_decoded(tmp_path, kind):
+    """Some start programs; none has anybody's photographs."""
+    Image.new("1" if kind == "XBM" else "RGB", (32, 32)).save(tmp_path / "a.jpg", kind)
+    for reader in (read_image, read_mask, picture_size):
+        with pytest.raises(InputError, match=r"a\.jpg: cannot be read as a (picture|mask) \(it is no JPEG, PNG, WebP"):
+            reader(tmp_path / "a.jpg")
+
+
+def test_hostile_files(tmp_path):
+    for name, content in hostile_contents():
+        (tmp_path / name).write_bytes(content)
+        for reader in (read_image, read_mask):
+            with pytest.raises(InputError, match=rf"{name}: (has|cannot be read as a) ") as error:
+                reader(tmp_path / name)
+            assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(TooLargeError, match=r"a\.png: has more than 200 MB; save it smaller"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "I;16", "F", "CMYK", "LA"])
+def test_a_picture_that_is_converted_in_parts(tmp_path, mode, monkeypatch):
+    """The same as in one."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 4), np.uint8)
+    image = {
+        "I;16": lambda: Image.fromarray(noise[..., 0].astype(np.uint16) * 257),
+        "F": lambda: Image.fromarray(noise[..., 0] / np.float32(255)),
+        "CMYK": lambda: Image.fromarray(noise, "CMYK"),
+    }.get(mode, lambda: Image.fromarray(noise).convert("RGB" if mode == "P" else mode))()
+    image = image.quantize(16) if mode == "P" else image
+    path = tmp_path / ("a.tif" if mode in ("F", "CMYK") else "a.png")
+    image.save(path, **({"transparency": 3} if mode == "P" else {}))
+    whole = read(path)
+    monkeypatch.setattr(picture_file, "_STRIP", 100)
+    np.testing.assert_array_equal(read(path), whole)
 
 
 @pytest.mark.parametrize(
