@@ -75,15 +75,15 @@ def read_image(path: Path, file: BinaryIO | None = None, max_pixels: float = MAX
         return _as_rgb(_upright(image))
 
 
-def read_mask(path: Path) -> Image.Image:
+def read_mask(path: Path, file: BinaryIO | None = None) -> Image.Image:
     """A decoded mask with its values as they are stored, upright by its EXIF; raises as `read_image` does."""
-    with _opened(path, None, MAX_MEGAPIXELS * 1e6, "mask") as image:
+    with _opened(path, file, MAX_MEGAPIXELS * 1e6, "mask") as image:
         return _upright(image)
 
 
-def picture_size(path: Path, max_pixels: float = MAX_MEGAPIXELS * 1e6) -> tuple[int, int]:
+def picture_size(path: Path, file: BinaryIO | None = None, max_pixels: float = MAX_MEGAPIXELS * 1e6) -> tuple[int, int]:
     """Width and height of an upright picture, from its file's head; raises as `read_image` does."""
-    with _opened(path, None, max_pixels, "picture") as image:
+    with _opened(path, file, max_pixels, "picture") as image:
         width, height = image.size
         # a TIFF has the size of the upright picture already
         return (height, width) if _orientation(image) >= 5 and not isinstance(image, _Tiff) else (width, height)
@@ -244,8 +244,10 @@ def _orientation(image: ImageFile) -> int:
 
 def _upright(image: ImageFile) -> Image.Image:
     """The decoded picture, turned."""
-    turn = _TURNS.get(_orientation(image))  # before it is decoded: a TIFF forgets it then
+    turn, promised = _TURNS.get(_orientation(image)), image.size  # before it is decoded: a TIFF forgets it then
     image.load()
+    if image.size != promised:  # of a HEIC
+        raise ValueError("its pixels are of another size than its head says")
     return image if turn is None else image.transpose(turn)
 
 

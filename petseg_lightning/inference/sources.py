@@ -1,5 +1,6 @@
 """Which pictures a user means, and what their results are called."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,19 +63,24 @@ def find_pictures(source: str | Sequence[str], output: Path) -> list[Source]:
 def _names(found: Mapping[Path, PurePath]) -> list[str]:
     """A name for each picture: its path, as short as they are all different, without what leads out of a folder."""
     pictures = [(path, _inside(relative)) for path, relative in found.items()]
-    names = [relative.with_suffix("").as_posix() for _, relative in pictures]
+    names = [_without_ending(relative) for _, relative in pictures]
     for keep_ending, with_folder in ((True, False), (False, True), (True, True)):
         times = Counter(names)
         for index, (path, relative) in enumerate(pictures):
             if times[names[index]] > 1:
-                longer = PurePath(path.absolute().parent.name) / relative if with_folder else relative
-                names[index] = (longer if keep_ending else longer.with_suffix("")).as_posix()
+                folder = PurePath(os.path.abspath(path.parent)).name  # noqa: PTH100 (links keep their names)
+                longer = PurePath(folder, relative) if with_folder else relative
+                names[index] = longer.as_posix() if keep_ending else _without_ending(longer)
     times, taken = Counter(names), set(names)
     for index, name in enumerate(names):
         if times[name] > 1:
             names[index] = next(free for number in count(1) if (free := f"{name} ({number})") not in taken)
             taken.add(names[index])
     return names
+
+
+def _without_ending(path: PurePath) -> str:
+    return (path if path.stem in (".", "..") else path.with_suffix("")).as_posix()
 
 
 def _pictures(source: str) -> Iterator[tuple[Path, PurePath]]:

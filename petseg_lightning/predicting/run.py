@@ -116,7 +116,7 @@ def _batches(
     batch = _Batch([], 0, [])
     for source in sources:
         try:
-            size = width, height = picture_size(source.path, max_pixels)
+            size = width, height = picture_size(source.path, max_pixels=max_pixels)
             predictor.require_room(*size)
             results.require_room(*size)
         except InputError as error:

@@ -1,14 +1,18 @@
 """Every kind of file, by the pixels that a viewer shows."""
 
+import io
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hostile_pictures import exif as tags
 from hostile_pictures import hostile_contents, jpeg_of_exif
-from PIL import Image, ImageCms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
 
 from petseg_lightning.data import picture_file
 from petseg_lightning.data.picture_file import TooLargeError, picture_size, read_image, read_mask
@@ -219,3 +223,34 @@ def test_heic(tmp_path):
     found = read(tmp_path / "a.heic")
     assert found.shape == pixels.shape
     np.testing.assert_allclose(found, pixels, atol=6)
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from(["PNG", "BMP", "TIFF", "WEBP"]),
+    st.integers(1, 8),
+    st.integers(0, 2**32 - 1),
+)
+@settings(derandomize=True, deadline=None, max_examples=150)
+def test_what_is_stored_without_loss_is_read_as_it_was(width, height, kind, orientation, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    content, turned = io.BytesIO(), Image.Exif()
+    turned[274] = orientation if kind != "BMP" else 1
+    Image.fromarray(pixels).save(content, kind, exif=turned, lossless=True, exact=True)
+    expected = ImageOps.exif_transpose(Image.open(content))
+    found = read_image(Path("a"), content)
+    np.testing.assert_array_equal(found, expected)
+    assert picture_size(Path("a"), content) == found.size == expected.size
+    np.testing.assert_array_equal(read_mask(Path("a"), content), expected)
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(["", "\xff\xd8\xff", "\x89PNG\r\n\x1a\n", "II*\0", "MM\0+", "GIF89a", "BM"]),
+)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_no_bytes_are_anything_but_a_picture_or_a_line(content, head):
+    for reader in (read_image, read_mask, picture_size):
+        with suppress(InputError):
+            reader(Path("a"), io.BytesIO(head.encode("latin-1") + content))

@@ -3,10 +3,13 @@
 import cv2
 import numpy as np
 import pytest
+import torch
+from kornia.filters import guided_blur
 from PIL import Image
 
 from petseg_lightning.data.drawing.breeds import BREEDS
 from petseg_lightning.data.drawing.picture import draw_picture
+from petseg_lightning.inference import cutout
 from petseg_lightning.inference.cutout import cut_out, foreground, soft_alpha
 
 HEIGHT, WIDTH, OVERSAMPLING = 300, 400, 4
@@ -106,3 +109,20 @@ def test_nothing_and_everything(shape, value):
 )
 def test_what_is_foreground(names, shares):
     np.testing.assert_array_equal(foreground(np.eye(3, dtype=np.float32)[:, None], names), np.float32([shares]))
+
+
+@pytest.mark.parametrize("size", [(400, 300), (1013, 777), (520, 1041)])
+def test_the_edge_is_that_of_kornias_guided_filter(composites, size, monkeypatch):
+    """Which takes 60 bytes for a pixel, and so cannot be used for large pictures; in parts as in one."""
+    image, _, said, _ = composites[0]
+    image, said = cv2.resize(image, size), cv2.resize(said, size).clip(0, 1)
+    step = max(1, max(size) // 250)
+    window = (2 * max(1, round(cutout.RADIUS * max(size) / step)) * step + 1,) * 2
+    guidance = torch.from_numpy(image).permute(2, 0, 1)[None].float().div(255)
+    expected = guided_blur(guidance, torch.from_numpy(said)[None, None], window, cutout.EPSILON, subsample=step)[0, 0]
+    expected = ((expected - cutout.CERTAIN) / (1 - 2 * cutout.CERTAIN)).clip(0, 1)
+    np.testing.assert_allclose(soft_alpha(image, said), expected, atol=2e-3)
+    whole = cut_out(Image.fromarray(image), said)
+    monkeypatch.setattr(cutout, "_AT_ONCE", 50_000)
+    np.testing.assert_allclose(soft_alpha(image, said), expected, atol=2e-3)
+    assert np.abs(cut_out(Image.fromarray(image), said).astype(int) - whole).max() <= 1

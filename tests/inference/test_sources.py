@@ -2,8 +2,11 @@
 
 import os
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference import sources
@@ -159,3 +162,24 @@ def test_too_long_a_list(folder, monkeypatch):
 def test_a_pattern_that_is_none():
     with pytest.raises(InputError, match=r"is no pattern of paths"):
         found("photos/**x/*")
+
+
+@given(st.lists(st.text(), max_size=20), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+@settings(
+    derandomize=True, deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_list(lines, encoding):
+    """A name for each different picture, in the folder of results; or one line."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "list.txt")
+        path.write_bytes("\n".join(lines).encode(encoding, "surrogatepass"))
+        try:
+            names = list(found(str(path)).values())
+        except InputError as error:
+            assert "list.txt" in str(error)
+            return
+        assert len(names) == len(set(names)) > 0
+        for name in names:
+            assert PurePath(name).name
+            assert not PurePath(name).is_absolute()
+            assert ".." not in PurePath(name).parts

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from petseg_lightning.errors import InputError
 from petseg_lightning.inference.member import Member
 from petseg_lightning.inference.predictor import Predictor
 from petseg_lightning.inference.tiling import OVERLAP, Window, blend, windows
@@ -53,6 +54,37 @@ def test_windows_that_differ_fade_into_each_other():
     places = [Window(0, 0, 8, 4), Window(6, 0, 14, 4)]  # the fade is 2 pixels wide
     row = blend(torch.tensor([0.0, 8.0]).view(2, 1, 1, 1), places, (4, 14))[0, 0]
     assert row.tolist() == pytest.approx([0] * 6 + [2.0, 6.0] + [8] * 6)
+
+
+@pytest.mark.parametrize(
+    ("size", "tiling"), [((130, 70), 40), ((130, 70), "none"), ((9, 300), "auto"), ((20, 7), "none")]
+)
+def test_parts_of_a_picture_are_those_of_the_whole(size, tiling):
+    places = windows(*size, tiling)
+    logits = torch.randn(len(places), 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    height = size[1]
+    whole = blend(logits, places, (height, size[0]))
+    for rows in (1, 11, height - 1):
+        parts = [
+            blend(logits, places, (height, size[0]), (top, min(top + rows, height))) for top in range(0, height, rows)
+        ]
+        torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(100_000, 1), (8192, 6144)])
+def test_too_many_windows_are_refused_before_they_are_listed(size):
+    with pytest.raises(InputError, match=r"in windows of tiling=1 are [\d,]+ windows, and 1,000 are the most; give"):
+        windows(*size, 1)
+
+
+def test_too_large_windows_are_refused():
+    description = {"target": {"class_names": ["a", "b"]}, "preprocessing": {"image_size": 1024}}
+    predictor = Predictor([Member(lambda images: images[:, :2].float(), description)], 256)
+    predictor.require_room(500, 500)
+    with pytest.raises(
+        InputError, match=r"651 windows of 6000 x 4000 pixels take 5\.1 GiB of memory, and 1 is the most"
+    ):
+        predictor.require_room(6000, 4000)
 
 
 def test_a_pixelwise_network_says_the_same_with_windows_and_without():

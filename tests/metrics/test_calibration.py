@@ -7,6 +7,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from petseg_lightning.metrics.calibration import (
     TEMPERATURES,
+    ExpectedOverlap,
     calibration_counts,
     expected_calibration_error,
     expected_miou,
@@ -119,3 +120,9 @@ def test_the_review_by_hand():
     assert curve[4, 2].isnan()
     assert [share_to_look_at(curve, found) for found in (0.5, 0.8, 1.0)] == [0.5, 0.75, 0.75]
     assert np.isnan(share_to_look_at(review_curve(confidences, torch.ones(4)), 0.5))
+
+
+def test_the_expected_overlap_of_a_picture_is_that_of_its_parts():
+    probabilities = torch.randn(2, 4, 20, 30, generator=torch.Generator().manual_seed(0)).mul(3).softmax(1)
+    first, second = (ExpectedOverlap.of(part) for part in probabilities.split((7, 13), dim=2))
+    torch.testing.assert_close(first.with_part(second).miou(), expected_miou(probabilities))

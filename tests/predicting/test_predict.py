@@ -15,6 +15,8 @@ from PIL import Image
 from petseg_lightning.config import compose
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.predictor import Predictor
+from petseg_lightning.predicting import run as predicting
+from petseg_lightning.predicting.results import Results
 from petseg_lightning.predicting.run import predict
 
 
@@ -220,6 +222,91 @@ def test_a_full_disk_leaves_no_half_file(run, photos, monkeypatch, tmp_path):
     names = files(tmp_path / "results")
     assert not [name for name in names if name.startswith(("overlays", "cutouts")) or "/." in name]
     assert len(run()) == 5
+
+
+@pytest.mark.parametrize("end", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_was_done_before_the_end_is_in_the_tables(run, monkeypatch, tmp_path, end):
+    """The disk is full, or Ctrl-C is pressed, at the third picture."""
+    add, added = Results.add, []
+
+    def ended(results, row):
+        if len(added) == 2:
+            raise end
+        added.append(row["name"])
+        add(results, row)
+
+    monkeypatch.setattr(Results, "add", ended)
+    with pytest.raises(type(end), match=r"No space left|what is done is in .*results, and the same command goes on"):
+        run("batch_size=1")
+    for table in ("predictions.csv", "review.csv"):
+        assert sorted(pd.read_csv(tmp_path / "results" / table)["name"]) == sorted(added)
+    monkeypatch.undo()
+    assert len(run()) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "b.jpg: does not fit into memory; save it smaller, or end other programs"),
+        (RuntimeError("cannot\nallocate"), "b.jpg: cannot be predicted (RuntimeError: cannot allocate); leave it out"),
+        (
+            OSError(5, "Input/output error"),
+            "b.jpg: its results cannot be written ([Errno 5] Input/output error); rename",
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["logits", "finish"])
+def test_whatever_happens_to_a_picture_the_others_are_done(run, monkeypatch, tmp_path, where, error, line):
+    method = getattr(Predictor, where)
+
+    def failing(predictor, pictures, *further):
+        for picture in pictures if isinstance(pictures, list) else [pictures]:
+            if picture.size == (41, 47):  # b.jpg
+                raise error
+        return method(predictor, pictures, *further)
+
+    monkeypatch.setattr(Predictor, where, failing)
+    with pytest.raises(InputError) as raised:
+        run()
+    assert str(raised.value).startswith("1 of 5 pictures are missing: ")
+    assert line in str(raised.value)
+    assert pd.read_csv(tmp_path / "results/predictions.csv")["name"].tolist() == ["a", "d", "deep/a", "deep/c"]
+
+
+def test_a_picture_beyond_a_limit_is_left_out_before_it_is_read(run, photos):
+    with pytest.raises(
+        InputError, match=r"1 of 1 pictures .*b\.jpg: 41 x 47 pixels in windows of tiling=1 are 1,927 wind"
+    ):
+        run(f"source={photos}/b.jpg", "tiling=1")
+    with pytest.raises(InputError, match=r"b\.jpg: has more than 0\.0019 million pixels \(41 x 47\); save it smaller"):
+        run("max_megapixels=0.0019", "overwrite=true")
+
+
+def test_results_of_a_file_that_is_gone_meanwhile(run, photos):
+    run()
+    (photos / "b.jpg").rename(photos / "list.txt")
+    (photos / "list.txt").write_text("a.png\nb.jpg\n")
+    with pytest.raises(InputError, match=r"1 of 2 pictures are missing: .*b\.jpg: is not there"):
+        run(f"source={photos}/list.txt")
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, "{}", '{"name": "x"}', '{"name": "x", "confidence": "high", "stamp": 1}', "null", "1e999"]
+)
+def test_a_journal_from_somebody_else(run, tmp_path, line):
+    run()
+    for name in ("predictions.jsonl", "settings.json"):
+        (tmp_path / "results" / name).write_text(line + "\n")
+    assert len(run("overwrite=true")) == 5
+
+
+def test_a_large_picture_is_alone_in_memory(run, photos, monkeypatch, tmp_path):
+    """And all are predicted as before."""
+    before = run()
+    monkeypatch.setattr(predicting, "ROOM", 2000)  # a.png is 40 x 50, d.tif 44 x 38
+    rows = run("overwrite=true")
+    unmeasured = [[{k: v for k, v in row.items() if k != "seconds"} for row in some] for some in (before, rows)]
+    assert unmeasured[0] == unmeasured[1]
 
 
 def test_a_torn_line_of_the_journal(run, tmp_path):

@@ -1,5 +1,6 @@
 """Clips of a drawn pet, written by PyAV itself: what comes back is read again and compared."""
 
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -213,6 +214,25 @@ def test_videos_that_cannot_be_read_do_not_stop_the_others(run, tmp_path, capsys
     assert table["frames"].fillna(0).tolist() == [7, 0]
     overlays = sorted(path.name for path in (tmp_path / "results/overlays").iterdir())
     assert overlays == ["a.jpg", "good.mp4"]
+
+
+def test_a_playlist_is_no_video(run, tmp_path):
+    """FFmpeg would open what it names: any file of this machine, and any address."""
+    secret = write_clip(tmp_path / "secret.mp4")
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{secret}\n#EXT-X-ENDLIST\n"
+    (tmp_path / "a.mp4").write_text(playlist)
+    (tmp_path / "b.mp4").write_text(f"ffconcat version 1.0\nfile {secret}\n")
+    os.mkfifo(tmp_path / "c.mp4")
+    for name in "abc":
+        with pytest.raises(InputError, match=rf"{name}\.mp4: (cannot be read as a video|is a folder, pipe)"):
+            run(tmp_path / f"{name}.mp4")
+    assert list((tmp_path / "results").rglob("*.mp4")) == []
+
+
+def test_frames_that_are_too_large(run, tmp_path):
+    path = write_clip(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match=r"a\.mp4: has more than 0\.006 million pixels \(96 x 64\)"):
+        run(path, "max_megapixels=0.006")
 
 
 def test_no_frames(tmp_path):
