@@ -148,9 +148,10 @@ def test_an_export(petseg, kind):
 
 
 @pytest.mark.slow
-def test_an_export_in_int8(petseg, pets, tmp_path):
+def test_an_export_in_int8(petseg, pets):
     pytest.importorskip("nncf")
-    petseg("export", "ckpt=builtin", "format=openvino", "precision=int8", *DATA, pets, "out=here")
+    data = ("data=synthetic", "data.num_trainval=60", "data.num_test=6", "data.picture_size=160", pets)
+    petseg("export", "ckpt=builtin", "format=openvino", "precision=int8", *data, "out=here")
 
 
 def test_the_app_and_a_request(watched):
