@@ -31,9 +31,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from petseg_lightning.checks import check, check_any
 from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, options, root
-from petseg_lightning.errors import InputError
+from petseg_lightning.errors import InputError, StoppedError
 from petseg_lightning.failures import HINT, remove_if_unused, report
 from petseg_lightning.help_text import door_help
+from petseg_lightning.resume_command import require_harmless, with_settings
 from petseg_lightning.structure import misfits
 from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key, unknown_option
 from petseg_lightning.sweeping.identity import folder_name
@@ -75,6 +76,7 @@ def compose(
     """
     if door not in doors():
         raise InputError(unknown_door(door))
+    given, overrides = overrides, with_settings(door, overrides)
     cfg = _resolved(door, overrides, output_dir, own_configs)
     choices = _choices(door, overrides)
     if len(choices) < len(overrides):
@@ -83,6 +85,8 @@ def compose(
         problems += [unknown_key(key, {*flatten(default), *groups(door)}) for key in unread]
         if problems:
             raise InputError("; ".join(problems))
+    if cfg.get("resume") is not None:
+        require_harmless(cfg, given)
     return cfg
 
 
@@ -101,7 +105,8 @@ def _resolved(
         cfg = _load(door, overrides, own_configs)
         HydraConfig.instance().set_config(cfg)
         with read_write(cfg.hydra):
-            cfg.hydra.runtime.output_dir = str(Path(output_dir or cfg.hydra.run.dir).absolute())
+            place = output_dir or cfg.get("resume") or cfg.hydra.run.dir
+            cfg.hydra.runtime.output_dir = str(Path(place).absolute())
         HydraConfig.instance().set_config(cfg)
         with open_dict(cfg):
             del cfg["hydra"]
@@ -329,6 +334,11 @@ def _enter(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint
     except KeyboardInterrupt as error:
         print("; ".join(["error: interrupted", *filter(None, [str(error)])]), file=sys.stderr)
         return 130
+    except StoppedError as error:
+        if int(os.environ.get("LOCAL_RANK", 0)):  # of several processes of one machine the first one tells
+            return 0
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     except InputError as error:
         report(error)
         return 2 if isinstance(error, UsageError) else 1
@@ -416,7 +426,7 @@ def _run_alone(
             if overrides is None:
                 hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(task)()
             else:  # the same, but for composing everything once more to learn that it is no sweep
-                hydra_of(name, own_configs).run(name, task, [*overrides, "hydra.mode=RUN"])
+                hydra_of(name, own_configs).run(name, task, [*with_settings(name, overrides), "hydra.mode=RUN"])
         except (AssertionError, AttributeError, LookupError, RecursionError, TypeError) as error:  # of Hydra itself
             raise InputError(_words_of_hydra(error)) from error
     return int(failed)

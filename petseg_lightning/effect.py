@@ -10,6 +10,7 @@ _REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")  # to another key; resolvers hav
 _DEEPEST, _LONGEST = 8, 4096  # references to references, and characters that come out
 
 WITHOUT_EFFECT = (  # on the result: keys, with all below them
+    "resume",
     "ckpt_path",  # a resumed training ends where an undisturbed one does
     "paths",
     "logger",
@@ -26,6 +27,7 @@ WITHOUT_EFFECT = (  # on the result: keys, with all below them
     "callbacks.progress_bar",
     "callbacks.pruning",  # of what was not pruned
     "callbacks.validation_pictures",
+    "trainer.checkpoint_minutes",
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",

@@ -175,7 +175,7 @@ def evaluate(
         module: the model, or its shape where `ckpt_path` holds the weights.
         datamodule: the data; its classes may be any that the model's can be scored on.
         splits: of train, val and test.
-        ckpt_path: weights to load first, "best" for those of the training just ended.
+        ckpt_path: a checkpoint, whose weights are loaded first.
         original: count the first split also at the resolution of its pictures.
         confident: splits other than the first whose confidences are wanted.
         with_original_images: give the module the pictures as they are on disk, too.

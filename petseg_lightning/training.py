@@ -1,43 +1,50 @@
 """From a config to a trained model and its run folder."""
 
+import json
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning import __version__
+from petseg_lightning.callbacks.divergence import Divergence
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
+from petseg_lightning.callbacks.step_seed import StepSeed
 from petseg_lightning.callbacks.temperature import TemperatureScaling
 from petseg_lightning.callbacks.throughput import Throughput
 from petseg_lightning.compute import Compute, choose, use
-from petseg_lightning.conf_tree import flatten, shown
 from petseg_lightning.config import build, build_all, given, plain, settings_of
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.strength import at_strength
 from petseg_lightning.devices import require_accelerator
 from petseg_lightning.environment import describe_environment
-from petseg_lightning.errors import InputError
-from petseg_lightning.files import write_json
-from petseg_lightning.inference.checkpoint import add_to_description, build_network, find_checkpoint, read_checkpoint
+from petseg_lightning.errors import DivergedError, InputError, StoppedError
+from petseg_lightning.files import remove_unfinished, write_json
+from petseg_lightning.inference.checkpoint import add_to_description, build_network, read_checkpoint
+from petseg_lightning.interruption import end_with_parent, stoppable
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.quiet import quiet_libraries
+from petseg_lightning.resuming import SETTINGS, Curves, Settings, has_ended, newest_checkpoint, require_same
 from petseg_lightning.segmenter import CHECKPOINT_KEY
 from petseg_lightning.summary import print_summary
+from petseg_lightning.trainer import LAST, Trainer
 
 log = logging.getLogger(__name__)
 
 HYPERPARAMETERS = ("data.batch_size", "model.base_channels", "optimizer.lr", "seed", "trainer.max_epochs")
-NOT_HYPERPARAMETERS = ("paths", "data.root", "data.num_", "ckpt_path", "debug", "trainer.devices")
+NOT_HYPERPARAMETERS = ("paths", "data.root", "data.num_", "ckpt_path", "resume", "debug", "trainer.devices")
+
+RESULTS = ("metrics.json", "environment.json")  # of the test, in the order in which they are written
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -52,65 +59,148 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: data, checkpoint or values that cannot be used.
     """
+    with stoppable():
+        try:
+            return _train(cfg)
+        except StoppedError as error:
+            error.hint = f"petseg train resume={cfg.paths.output_dir} goes on"
+            raise
+
+
+def _train(cfg: DictConfig) -> dict[str, Any]:
     started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
-    resume = None if cfg.ckpt_path is None else find_checkpoint(cfg.ckpt_path, "last.ckpt")
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        end_with_parent()
     quiet_libraries()
     require_accelerator(cfg.trainer.accelerator)
+    path, checkpoint = _checkpoint(cfg)
+    step, ended, found = 0, False, {}
+    if checkpoint is not None:
+        step, ended = checkpoint["global_step"], has_ended(checkpoint, cfg.trainer.max_epochs)
+        found = checkpoint.get(SETTINGS, {}).get("found", {})  # at the beginning of the training, which goes on with it
+        for key, value in found.items():
+            OmegaConf.update(cfg, key, value)
     seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build_datamodule(cfg)
-    module = build_module(cfg, datamodule)
-    if resume is not None:
-        _check_resume(resume, module, cfg)
+    module = build_module(cfg, datamodule, pretrained=checkpoint is None)
     datamodule.setup("fit")  # a damaged picture is met before anything is written
-    throughput = Throughput()
-    callbacks = [*build_all(cfg.callbacks, Callback), throughput, TemperatureScaling(), EvaluationRecorder()]
-    found = find_values(cfg, module, datamodule)
-    compute = choose_compute(cfg, module, datamodule, resume)
-    loggers: list[Logger] = build_all(cfg.logger, Logger)
+    if checkpoint is None:
+        found = find_values(cfg, module, datamodule)
+    settings = Settings(cfg, found, datamodule.description()["fingerprint"])
+    if path is not None and checkpoint is not None:
+        require_same(path, checkpoint, settings)
+        if ended and cfg.resume is None:
+            raise InputError(
+                f"{path} has been trained for {cfg.trainer.max_epochs} epochs or more; "
+                "to go on, set trainer.max_epochs to more"
+            )
+    compute = choose_compute(cfg, module, datamodule, checkpoint)
+    throughput, curves = Throughput(), Curves(folder, step)
+    own = [StepSeed(cfg.seed), Divergence(datamodule.training_names), throughput, settings]
+    own += [TemperatureScaling(), EvaluationRecorder()]
+    loggers = build_loggers(cfg, step)
     trainer: Trainer = build(
-        cfg.trainer, Trainer, precision=compute.precision, callbacks=callbacks, logger=loggers, default_root_dir=folder
+        cfg.trainer,
+        Trainer,
+        precision=compute.precision,
+        callbacks=[*build_all(cfg.callbacks, Callback), *own],
+        logger=loggers,
+        default_root_dir=folder,
     )
-    status = "failed"
+    if trainer.is_global_zero:
+        remove_unfinished(folder)
+        curves.give_to(loggers)
+        for name in () if ended else RESULTS:
+            (folder / name).unlink(missing_ok=True)  # of fewer epochs
+    status, diverged = "failed", None
     try:
-        begin = perf_counter()
-        trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
-        train_seconds = perf_counter() - begin
-        from petseg_lightning.evaluation import evaluate  # with pandas, which no first step waits for
-        from petseg_lightning.report.page import write_report
-
-        best = None if cfg.trainer.fast_dev_run else "best"
-        evaluation = evaluate(trainer, module, datamodule, ("test", "train", "val"), ckpt_path=best, confident=("val",))
-        if not trainer.is_global_zero:
-            return {}
-        metrics = evaluation.write(
-            folder,
-            {
-                "door": "train",
-                "epochs": trainer.current_epoch,
-                "best_epoch": _best_epoch(trainer),
-                "parameters": sum(p.numel() for p in module.network.parameters()),
-                "train_seconds": round(train_seconds, 1),
-                "images_per_second": throughput.median,
-                **({"found": found} if found else {}),
-            },
-        )
-        if (path := _best_path(trainer)) and (forecast := evaluation.forecast("val")):
-            add_to_description(path, {"forecast": forecast})
-        write_environment(folder, datamodule, asdict(compute), started)
-        _log_results(loggers, cfg, metrics, trainer.global_step)
+        try:
+            trainer.fit(module, datamodule, ckpt_path=path, weights_only=True)
+        except DivergedError as error:
+            diverged = error
+        if ended and all((folder / name).is_file() for name in RESULTS):
+            metrics = json.loads((folder / RESULTS[0]).read_text(encoding="utf-8"))
+        else:
+            about: dict[str, Any] = {"found": found} if found else {}
+            if diverged is not None:
+                about["diverged"] = str(diverged)
+            metrics = _test(cfg, trainer, module, datamodule, throughput, about)
+            if trainer.is_global_zero:
+                _log_results(loggers, cfg, metrics, trainer.global_step)
+                write_environment(folder, datamodule, asdict(compute), started)
         status = "success"
-    except SystemExit as error:
-        if not trainer.interrupted:
-            raise
-        there = (folder / "checkpoints" / "last.ckpt").is_file()
-        hint = f"the same command with ckpt_path={folder} goes on from its last epoch" if there else ""
-        raise KeyboardInterrupt(hint) from error
     finally:
         for logger in loggers:
             logger.finalize(status)
+    if not trainer.is_global_zero:
+        return {}
+    from petseg_lightning.report.page import write_report
+
     write_report(folder)
     print_summary(metrics, folder)
+    if diverged is not None:
+        raise diverged
     return metrics
+
+
+def _checkpoint(cfg: DictConfig) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
+    """What the training goes on from, if anything, and its content."""
+    if cfg.ckpt_path is not None:
+        place = Path(cfg.ckpt_path)
+        found = newest_checkpoint(place)
+        if found is None:
+            raise InputError(f"no checkpoint at {place.absolute()}; give a .ckpt file or the folder of a training run")
+        return found
+    try:
+        return (newest_checkpoint(Path(cfg.resume)) if cfg.resume is not None else None) or (None, None)
+    except InputError as error:
+        log.warning("%s; the training begins anew", error)
+        return None, None
+
+
+def _test(
+    cfg: DictConfig,
+    trainer: Trainer,
+    module: SegmentationModule,
+    datamodule: SegmentationDataModule,
+    throughput: Throughput,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Test the best checkpoint, or the last one where none was validated, on every split, and write what that gives.
+
+    `about` is written with it. Returns an empty dict but on the first device.
+    """
+    from petseg_lightning.evaluation import evaluate  # with pandas, which no first step waits for
+
+    folder, best = Path(cfg.paths.output_dir), _best_path(trainer)
+    path = None if cfg.trainer.fast_dev_run else str(best or folder / "checkpoints" / LAST)
+    evaluation = evaluate(trainer, module, datamodule, ("test", "train", "val"), ckpt_path=path, confident=("val",))
+    if not trainer.is_global_zero:
+        return {}
+    metrics = evaluation.write(
+        folder,
+        {
+            "door": "train",
+            "epochs": trainer.current_epoch,
+            "best_epoch": _best_epoch(trainer),
+            "parameters": sum(p.numel() for p in module.network.parameters()),
+            "train_seconds": round(throughput.seconds, 1),
+            "images_per_second": throughput.median,
+            **about,
+        },
+    )
+    if best is not None and (forecast := evaluation.forecast("val")):
+        add_to_description(best, {"forecast": forecast})
+    return metrics
+
+
+def build_loggers(cfg: DictConfig, step: int) -> list[Logger]:
+    """The loggers of a config; TensorBoard forgets what an interrupted training logged from this step on."""
+    return [
+        build(node, Logger, **({"purge_step": step} if step and str(node._target_).endswith(".TensorBoardLogger") else {}))
+        for node in cfg.logger.values()
+        if node is not None
+    ]
 
 
 def build_datamodule(cfg: DictConfig) -> SegmentationDataModule:
@@ -132,8 +222,8 @@ def build_transforms(augmentation: DictConfig) -> list[Any]:
     return build(OmegaConf.create({"augmentation": {"transforms": nodes}}).augmentation.transforms)
 
 
-def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> SegmentationModule:
-    """The untrained model of a config for the classes of the data."""
+def build_module(cfg: DictConfig, datamodule: SegmentationDataModule, *, pretrained: bool = True) -> SegmentationModule:
+    """The untrained model of a config for the classes of the data; not `pretrained` where a checkpoint is loaded."""
     target = datamodule.target
     given_model, data = plain(cfg.model), plain(cfg.data)
     model = {key: value for key, value in given_model.items() if key != "encoder_weights"}  # a checkpoint has its own
@@ -142,7 +232,7 @@ def build_module(cfg: DictConfig, datamodule: SegmentationDataModule) -> Segment
     with settings_of("loss"):  # it can tell the classes' number
         loss(torch.zeros(1, num_classes, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64))
     with settings_of("model"):
-        network = build_network(given_model if cfg.get("ckpt_path") is None else model, num_classes)
+        network = build_network(given_model if pretrained else model, num_classes)
     module = SegmentationModule(
         network,
         loss,
@@ -214,15 +304,18 @@ def find_values(cfg: DictConfig, module: SegmentationModule, datamodule: Segment
 
 
 def choose_compute(
-    cfg: DictConfig, module: SegmentationModule, datamodule: SegmentationDataModule, resume: Path | None = None
+    cfg: DictConfig,
+    module: SegmentationModule,
+    datamodule: SegmentationDataModule,
+    resumed: Mapping[str, Any] | None = None,
 ) -> Compute:
     """Choose how the module is computed, prepare it for that, and note it in its description.
 
     A resumed training goes on as it began, unless the config says otherwise.
     """
     wanted = {**plain(cfg.compute), "precision": cfg.trainer.precision}
-    if resume is not None:
-        before = read_checkpoint(resume)[CHECKPOINT_KEY].get("compute", {})
+    if resumed is not None:
+        before = resumed[CHECKPOINT_KEY].get("compute", {})
         wanted |= {key: value for key, value in before.items() if wanted[key] == "auto"}
     probe: Trainer = build(cfg.trainer, Trainer, precision="32-true", logger=False, enable_checkpointing=False)
     compute = choose(wanted, probe.strategy.root_device)
@@ -244,24 +337,6 @@ def write_environment(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "environment.json", content)
-
-
-def _check_resume(path: Path, module: SegmentationModule, cfg: DictConfig) -> None:
-    checkpoint, max_epochs = read_checkpoint(path), cfg.trainer.max_epochs
-    pairs = {key: (checkpoint[CHECKPOINT_KEY][key], module.description[key]) for key in ("model", "target")}
-    config = path.absolute().parent.parent / ".hydra" / "config.yaml"
-    if config.is_file() and "optimizer" in (before := OmegaConf.load(config)):
-        pairs["optimizer"] = (before.optimizer, cfg.optimizer)  # a resumed training has those of its checkpoint
-    for part, values in pairs.items():
-        was, now = (flatten({part: OmegaConf.to_container(OmegaConf.create(value))}) for value in values)
-        if changed := [key for key in was | now if was.get(key) != now.get(key) and key != part]:
-            each = (f"{key}: {shown(was.get(key))} there, {shown(now.get(key))} here" for key in changed[:3])
-            raise InputError(f"{path} is of another training ({'; '.join(each)}): resume with the settings of that run")
-    if checkpoint["epoch"] + 1 >= max_epochs:
-        raise InputError(
-            f"{path} has been trained for {checkpoint['epoch'] + 1} epochs and trainer.max_epochs={max_epochs}; "
-            "to go on, set trainer.max_epochs to more"
-        )
 
 
 def _best_path(trainer: Trainer) -> Path | None:

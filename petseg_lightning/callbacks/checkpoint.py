@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from petseg_lightning.files import replacing
+
 log = logging.getLogger(__name__)
 
 
@@ -19,12 +21,15 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        previous = Path(state_dict["best_model_path"])
-        if not previous.is_file():
-            log.warning("The best checkpoint so far, %s, is gone; the best from here on is kept", previous)
+        if not state_dict["best_model_path"]:  # nothing was validated yet
             return
+        previous = Path(state_dict["best_model_path"])
         best = Path(str(self.dirpath)) / previous.name
-        _copy(previous, best)
+        if not best.is_file():  # the training goes on in another folder
+            if not previous.is_file():
+                log.warning("The best checkpoint so far, %s, is gone; the best from here on is kept", previous)
+                return
+            _copy(previous, best)
         score = state_dict["best_model_score"]
         super().load_state_dict(
             {
@@ -40,6 +45,5 @@ class BestCheckpoint(ModelCheckpoint):
 
 @rank_zero_only
 def _copy(source: Path, destination: Path) -> None:
-    if source.resolve() != destination.resolve():
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, destination)
+    with replacing(destination) as temporary:
+        shutil.copyfile(source, temporary)

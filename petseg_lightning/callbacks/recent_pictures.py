@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from petseg_lightning.module import SegmentationModule
 
+PICTURES = "recent_pictures"  # under which a checkpoint within an epoch has them, (devices,batches,B,3,H,W)
+
 
 class RecentPictures(Callback):
     """A callback that evaluates other weights than those that train, and so has to measure their statistics itself.
@@ -25,6 +27,17 @@ class RecentPictures(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self.pictures.clear()  # a resumed training has those of its epoch only
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self.pictures and not trainer.is_last_batch:  # within an epoch; no other checkpoint keeps pictures
+            pictures = trainer.strategy.all_gather(torch.stack([*self.pictures]))
+            checkpoint[PICTURES] = pictures.view(trainer.world_size, len(self.pictures), *self.pictures[0].shape)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if len(pictures := checkpoint.get(PICTURES, ())) > trainer.global_rank:
+            self.pictures.extend(pictures[trainer.global_rank].to(pl_module.device))
 
     def on_train_batch_start(
         self,

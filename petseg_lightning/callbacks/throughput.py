@@ -11,15 +11,35 @@ from lightning import Callback, LightningModule, Trainer
 class Throughput(Callback):
     """Images per second of every training epoch, data included and validation not, over all devices.
 
-    Logged as `train/images_per_second`; `median` is that of the epochs, of all but the first if there are more.
+    Logged as `train/images_per_second`; `median` is that of the epochs, of all but the first if there are more, and
+    `seconds` those of the training with its validations, both also over interruptions.
     """
 
     def __init__(self) -> None:
         self.rates: list[float] = []
+        self._seconds_before, self._began = 0.0, perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rates": self.rates, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rates, self._seconds_before = state_dict["rates"], state_dict["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began, until it ended or now."""
+        return self._seconds_before + perf_counter() - self._began
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = perf_counter()
+        self.on_train_epoch_start(trainer, pl_module)  # which a training that goes on within an epoch does not call
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self._images = 0
         self._start = perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self._seconds_before, self._began = self.seconds, perf_counter()
 
     def on_train_batch_end(
         self,

@@ -26,6 +26,9 @@ class _Average(WeightAveraging):
             self._swap_models(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing yet: the last checkpoint is written, from which a longer training goes on."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
         self._average_model = None  # a later validation is of what the module then holds
 

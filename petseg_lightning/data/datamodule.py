@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from petseg_lightning.data.cache import MemoryArrays, Pictures
 from petseg_lightning.data.dataset import (
@@ -24,6 +24,7 @@ from petseg_lightning.data.dataset import (
     collate,
 )
 from petseg_lightning.data.disk_cache import DiskArrays, open_disk_cache
+from petseg_lightning.data.epoch_loader import EpochLoader
 from petseg_lightning.data.sample_table import Samples, SampleTable
 from petseg_lightning.data.samples import require_files
 from petseg_lightning.data.splits import EpochSampler, stratified_folds, stratified_holdout
@@ -177,6 +178,10 @@ class SegmentationDataModule(LightningDataModule, ABC):
     def counts(self) -> dict[str, int]:
         return {split: len(samples) for split, samples in self.splits.items()}
 
+    def training_names(self, indices: Sequence[int]) -> list[str]:
+        """What training pictures are called."""
+        return [self.splits["train"][index].name for index in indices]
+
     def description(self) -> dict[str, Any]:
         """What a run records: where the data is, how much, and a fingerprint of names and file sizes."""
         digest, breeds = hashlib.sha256(), set[str]()
@@ -286,8 +291,9 @@ class SegmentationDataModule(LightningDataModule, ABC):
         if workers is None:
             idle = self.cache != "none" and dataset.only_looks_up
             workers = 0 if idle else self._many_workers()
-        return DataLoader(
+        return self._made(
             dataset,
+            shuffle,
             batch_size=self.batch_size,
             sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size),
             num_workers=workers,
@@ -296,6 +302,17 @@ class SegmentationDataModule(LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0 and shuffle,
         )
+
+    def _made(self, dataset: Dataset[Any], shuffle: bool, **options: Any) -> DataLoader[Any]:
+        """A loader; that of the training goes on within an epoch where the trainer does."""
+        if not shuffle:
+            return DataLoader(dataset, **options)
+        loader = EpochLoader(dataset, **options)
+        loader.batches_done = self._batches_done
+        return loader
+
+    def _batches_done(self) -> int:
+        return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
 
 
 def _on_device(pictures: Pictures, device: torch.device) -> tuple[Tensor, Tensor] | None:

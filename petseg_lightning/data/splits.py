@@ -48,13 +48,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
     All ranks get equally many: training repeats the first indices where the number does not divide,
     evaluation (shuffle=False) fills up with index -1, which a data set turns into a picture that counts for
     nothing.
-    Lightning calls `set_epoch`, also after resuming.
+    Lightning calls `set_epoch`, also after resuming; `first` is how many of its share an epoch leaves out at its begin.
     """
 
     def __init__(self, num_samples: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         self.num_samples, self.shuffle, self.seed = num_samples, shuffle, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch, self.first = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -68,5 +68,5 @@ class EpochSampler(Sampler[tuple[int, int]]):
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
         short = len(self) * self.world_size - self.num_samples
         padding = np.resize(order, short) if self.shuffle else np.full(short, PADDING)
-        for index in np.concatenate([order, padding])[self.rank :: self.world_size]:
+        for index in np.concatenate([order, padding])[self.rank :: self.world_size][self.first :]:
             yield self.epoch, int(index)

@@ -127,6 +127,10 @@ class StreamDataModule(SegmentationDataModule):
     def counts(self) -> dict[str, int]:
         return {split: self.index["splits"][split]["count"] for split in SPLITS}
 
+    def training_names(self, indices: Sequence[int]) -> list[str]:
+        """Numbers: names are in the shards."""
+        return [f"number {index}" for index in indices]
+
     def description(self) -> dict[str, Any]:
         """What a run records: where the shards are, how much they hold, and a fingerprint of their index."""
         return {
@@ -173,8 +177,9 @@ class StreamDataModule(SegmentationDataModule):
         workers = self.num_workers
         if workers is None:
             workers = next(number for number in LANES if number <= self._many_workers())
-        return DataLoader(
+        return self._made(
             batches,
+            shuffle,
             batch_size=None,
             sampler=EpochSampler(len(batches), shuffle=False),
             num_workers=workers,

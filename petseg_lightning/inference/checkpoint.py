@@ -1,5 +1,6 @@
 """Trained models on disk, loaded without executing anything from the file."""
 
+import os
 import pickletools
 import re
 import warnings
@@ -7,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +91,20 @@ def add_to_description(path: Path, further: Mapping[str, Any]) -> None:
     """Write a checkpoint again, whole or not at all, with more plain values in its description."""
     checkpoint = read_checkpoint(path)
     checkpoint[CHECKPOINT_KEY] |= further
-    with replacing(path) as temporary, temporary.open("wb") as file:  # of a path, torch would store the name
-        torch.save(checkpoint, file)
+    write_checkpoint(path, checkpoint)
+
+
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any], previous: Path | None = None) -> None:
+    """Write a checkpoint, whole and on the disk or not at all; the one that was there is kept as `previous`."""
+    buffer = BytesIO()
+    torch.save(checkpoint, buffer)
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
 
 
 def build_network(model: Mapping[str, Any], num_classes: int) -> nn.Module:
@@ -220,6 +234,8 @@ def _require_plain_pickle(path: Path) -> int:
                 or sum(entry.file_size for entry in entries) > size
             ):
                 raise _no_checkpoint(path)
+            if archive.testzip() is not None:  # of the checksums, which torch does not look at
+                raise InputError(f"{path} was damaged after it was written; get it again, or give another checkpoint")
             content = archive.read(pickles[0])
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4") or (

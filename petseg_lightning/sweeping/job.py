@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from petseg_lightning.checks import check
-from petseg_lightning.errors import InputError, PrunedError
+from petseg_lightning.errors import PrunedError
 from petseg_lightning.failures import in_one_line, report
 from petseg_lightning.git import git
 from petseg_lightning.sweeping.identity import digest, identity
@@ -51,10 +51,9 @@ def run_job(cfg: DictConfig, *, run: Run, fingerprint: Fingerprint | None, comma
                     commit = f" by another commit ({before.commit})" if before.commit != state.commit else ""
                     print(f"{label}: {before.status} before{commit}, not run again")
                     return
-                if before is not None and (checkpoint := _unfinished(folder, cfg.trainer.max_epochs)):
-                    print(f"{label}: resumed from {checkpoint}")
-                    cfg.ckpt_path = str(checkpoint)
-                    _keep_log(folder / "csv" / "metrics.csv")
+                if before is not None and (folder / "checkpoints").is_dir():
+                    print(f"{label}: resumed in {folder}")
+                    cfg.resume = str(folder)
             state.write(folder)
             run(cfg)
             state.ended(FINISHED).write(folder)
@@ -92,28 +91,3 @@ def _same_job(folder: Path, state: State) -> State | None:
     else:
         shutil.copytree(kept / ".hydra", folder / ".hydra")
     return State.read(folder)
-
-
-def _unfinished(folder: Path, max_epochs: int) -> Path | None:
-    """The checkpoint to resume from.
-
-    None where there is none, and where its training had ended: what follows a training is quickly lost and cannot be
-    resumed.
-    """
-    last = folder / "checkpoints" / "last.ckpt"
-    if not last.is_file():
-        return None
-    from petseg_lightning.inference.checkpoint import read_checkpoint  # torch
-
-    try:
-        checkpoint = read_checkpoint(last)
-    except InputError:  # not a whole one
-        return None
-    stopped = any(state.get("stopped_epoch") for state in checkpoint["callbacks"].values())  # early
-    return None if stopped or checkpoint["epoch"] + 1 >= max_epochs else last
-
-
-def _keep_log(table: Path) -> None:
-    """Lightning's CSVLogger begins a new table; the report reads the earlier ones, too."""
-    if table.is_file():
-        table.rename(table.with_name(f"metrics_{len(list(table.parent.glob('metrics_*.csv')))}.csv"))

@@ -8,14 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning import Callback
-from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from petseg_lightning import evaluation
 from petseg_lightning.config import build, compose
-from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import load_module
 from petseg_lightning.metrics.calibration import expected_miou
 from petseg_lightning.metrics.forecast import fit_forecast
@@ -26,6 +23,7 @@ from petseg_lightning.training import train
 FILES = {
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
+    "checkpoints/last-previous.ckpt",
     "confusion_matrix.csv",
     "confusion_matrix.png",
     "csv/hparams.yaml",
@@ -191,76 +189,6 @@ def test_the_best_checkpoint_knows_what_its_confidences_are_worth(train_small, t
 
 class KilledError(Exception):
     pass
-
-
-class KillAfter(Callback):
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if trainer.current_epoch == self.epoch and batch_idx == 3:
-            raise KilledError
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_killed_and_resumed_training_ends_where_the_undisturbed_one_ends(train_small, tmp_path, optimizer):
-    random = ("augmentation=copy_paste", "mixing=mixup" if optimizer == "sgd" else "mixing=cutmix")
-    options = ("trainer.max_epochs=4", *random, "scheduler=one_cycle", f"optimizer={optimizer}")
-    whole = train_small(tmp_path / "whole", *options)
-    killer = ["+callbacks.kill._target_=test_training.KillAfter", "+callbacks.kill.epoch=2"]
-    with pytest.raises(KilledError):
-        train_small(tmp_path / "killed", *options, *killer)
-    assert not (tmp_path / "killed" / "metrics.json").exists()
-    resumed = train_small(tmp_path / "resumed", *options, f"ckpt_path={tmp_path / 'killed'}")
-    assert_same_weights(final_weights(tmp_path / "resumed"), final_weights(tmp_path / "whole"))
-    assert_same_weights(final_weights(tmp_path / "resumed", "best"), final_weights(tmp_path / "whole", "best"))
-    assert resumed["splits"] == whole["splits"]
-    assert resumed["best_epoch"] == whole["best_epoch"]
-
-
-class Interrupt(Callback):
-    def on_train_epoch_start(self, trainer, pl_module) -> None:
-        if trainer.current_epoch == 1:
-            raise KeyboardInterrupt
-
-
-def test_an_interrupted_training_says_how_it_goes_on(train_small, tmp_path, monkeypatch):
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning has the process ignore further ones
-    hint = rf"^the same command with ckpt_path={tmp_path} goes on from its last epoch$"
-    with pytest.raises(KeyboardInterrupt, match=hint):
-        train_small(tmp_path, "trainer.max_epochs=3", "+callbacks.interrupt._target_=test_training.Interrupt")
-    assert train_small(tmp_path / "on", "trainer.max_epochs=3", f"ckpt_path={tmp_path}")["epochs"] == 3
-    with pytest.raises(KeyboardInterrupt, match=r"^$"):
-        train_small(tmp_path / "first", "+callbacks.interrupt._target_=test_training.InterruptAtOnce")
-
-
-class InterruptAtOnce(Callback):
-    def on_train_start(self, trainer, pl_module) -> None:
-        raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("optimizer", ["optimizer.lr=0.1", "optimizer=sgd"])
-def test_a_training_is_not_resumed_with_another_optimizer(train_small, small_overrides, tmp_path, optimizer):
-    train_small(tmp_path, "trainer.max_epochs=1")
-    (tmp_path / ".hydra").mkdir()
-    OmegaConf.save(compose("train", small_overrides), tmp_path / ".hydra/config.yaml")
-    with pytest.raises(InputError, match=r"of another training \(optimizer\.\S+: \S+ there, \S+ here"):
-        train_small(tmp_path / "on", "trainer.max_epochs=2", f"ckpt_path={tmp_path}", optimizer)
-    assert train_small(tmp_path / "on", "trainer.max_epochs=2", f"ckpt_path={tmp_path}")["epochs"] == 2
-
-
-def test_a_best_checkpoint_from_before_the_interruption_is_kept(train_small, tmp_path):
-    train_small(tmp_path / "first", "trainer.max_epochs=1")
-    last = tmp_path / "first/checkpoints/last.ckpt"
-    checkpoint = torch.load(last, weights_only=True)
-    (state,) = (state for name, state in checkpoint["callbacks"].items() if "BestCheckpoint" in name)
-    state["best_model_score"] = torch.tensor(2.0)  # so that nothing later is better
-    torch.save(checkpoint, last)
-    resumed = train_small(tmp_path / "second", f"ckpt_path={last}")
-    best = (tmp_path / "first/checkpoints/best.ckpt").read_bytes()
-    assert (tmp_path / "second/checkpoints/best.ckpt").read_bytes() == best
-    assert resumed["best_epoch"] == 0
-    assert resumed["epochs"] == 2
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "one_cycle", "plateau", "none"])

@@ -1,0 +1,112 @@
+"""Going on with a training: from which checkpoint, with which settings, and with its curves."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger
+from omegaconf import DictConfig
+
+from petseg_lightning.conf_tree import shown
+from petseg_lightning.effect import effective_values, is_below
+from petseg_lightning.errors import InputError
+from petseg_lightning.inference.checkpoint import read_checkpoint
+from petseg_lightning.trainer import LAST, PREVIOUS
+
+log = logging.getLogger(__name__)
+
+SETTINGS = "settings"  # under which a checkpoint has what its training was told
+MAY_CHANGE = ("trainer.max_epochs", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+NAMED = 3  # differences in a line
+
+
+class Settings(Callback):
+    """Stores in every checkpoint what its training was told: plain values, by dotted key."""
+
+    def __init__(self, cfg: DictConfig, found: dict[str, Any], fingerprint: str) -> None:
+        self.values: dict[str, Any] = {"config": effective_values(cfg), "found": found, "data": fingerprint}
+
+    def on_save_checkpoint(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        checkpoint[SETTINGS] = self.values
+
+
+def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, of a run folder or the one given, and its content; None without any.
+
+    Raises:
+        InputError: none of those that are there can be read.
+    """
+    folder = path / "checkpoints"
+    candidates = [folder / name for name in (LAST, PREVIOUS, "best.ckpt")] if path.is_dir() else [path]
+    error: InputError | None = None
+    for candidate in filter(Path.is_file, candidates):
+        try:
+            content = read_checkpoint(candidate)
+        except InputError as reason:
+            error = error or reason
+            continue
+        if error is not None:
+            log.warning("%s; going on from %s", error, candidate)
+        return candidate, content
+    if error is not None:
+        raise error
+    return None
+
+
+def has_ended(checkpoint: dict[str, Any], max_epochs: int) -> bool:
+    """Whether a training of so many epochs had come to its end, perhaps an early one, when it wrote this."""
+    return any(state.get("ended", 0) >= max_epochs for state in checkpoint["callbacks"].values())
+
+
+def require_same(path: Path, checkpoint: dict[str, Any], now: Settings) -> None:
+    """Refuse to go on with settings or data that are not those of the checkpoint's training.
+
+    Raises:
+        InputError: what differs.
+    """
+    if SETTINGS not in checkpoint:
+        raise InputError(f"{path} does not say what its training was told, so that it cannot go on; train anew")
+    was, config = checkpoint[SETTINGS], now.values["config"]
+    changed = [
+        f"{key}: {shown(was['config'].get(key))} there, {shown(config.get(key))} here"
+        for key in sorted(was["config"].keys() | config.keys())
+        if was["config"].get(key) != config.get(key) and not is_below(key, MAY_CHANGE)
+    ]
+    if was["data"] != now.values["data"]:
+        changed.append("data: other pictures, splits or sizes of files")
+    if changed:
+        more = f"; and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        raise InputError(
+            f"{path} is of another training ({'; '.join(changed[:NAMED])}{more}): give the same settings, as "
+            "petseg train resume=<its run folder> does"
+        )
+
+
+class Curves:
+    """The rows of a run's csv/metrics.csv from before a step, kept for a logger that begins a new file."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.file, self.aside = folder / "csv" / "metrics.csv", folder / "csv" / "metrics-before.csv"
+        if self.file.is_file() and not self.aside.is_file():
+            self.file.rename(self.aside)
+        text = self.aside.read_text(encoding="utf-8") if self.aside.is_file() else ""
+        rows = csv.DictReader(text.splitlines())
+        self.rows = [row for row in rows if row.get("step") and int(row["step"]) < step]
+
+    def give_to(self, loggers: list[Logger]) -> None:
+        """Have the CSV logger begin with them."""
+        for logger in loggers:
+            if isinstance(logger, CSVLogger):
+                for row in self.rows:
+                    step, epoch = int(row.pop("step")), row.pop("epoch", "")
+                    values = {key: float(value) for key, value in row.items() if value}
+                    logger.log_metrics(values | ({"epoch": int(epoch)} if epoch else {}), step)  # type: ignore[arg-type]
+                logger.save()
+        self.aside.unlink(missing_ok=True)
