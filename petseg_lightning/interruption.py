@@ -4,7 +4,9 @@ SIGTERM and SIGUSR1 are what batch systems send before they take a machine away,
 of the process, and so is what is noted here.
 """
 
+import atexit
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -43,6 +45,7 @@ def stoppable() -> Iterator[None]:
     request.signum, request.waits, request.process = None, False, os.getpid()
     request.handled = tuple(signum for signum, handler in before.items() if handler in _DEFAULTS)
     take_over()
+    atexit.register(_end_workers)
     try:
         yield
     finally:
@@ -58,13 +61,25 @@ def take_over() -> None:
 
 
 def _handle(signum: int, _: FrameType | None) -> None:
-    if os.getpid() != request.process:  # a worker of a loader, which its loader ends
+    if os.getpid() != request.process:  # a worker that has just been forked
         return
     if request.waits and request.signum is None:
         request.signum = signum
         print(f"{signal.Signals(signum).name}: saves after this step and stops", file=sys.stderr)
     else:
         raise StoppedError(signum)
+
+
+def leave_signals_to_the_parent(_: int) -> None:
+    """For a worker of a loader: what is sent to all processes of a job must not end it before a step has ended."""
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """At its end, Python waits for workers that it asked to end by a signal."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def end_with_parent() -> None:

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
-
-from petseg_lightning.files import write_text
+from omegaconf import DictConfig
 
 RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")  # set in each of several processes of one run: they share its folder
 
@@ -24,22 +22,13 @@ class OwnFolder(Callback):
         if named or any(rank in os.environ for rank in RANKS):
             return
         if config.get("resume") is not None:
-            _go_on_in(Path(config.resume).absolute(), config)
+            config.hydra.run.dir = str(Path(config.resume).absolute())
+            config.hydra.output_subdir = None  # the settings there stay until the new ones have been compared with them
             return
         folder = Path(config.hydra.run.dir)
         with suppress(OSError):  # Hydra meets it too, and there it is told
             folder.parent.mkdir(parents=True, exist_ok=True)
             config.hydra.run.dir = str(_made(folder))
-
-
-def _go_on_in(folder: Path, config: DictConfig) -> None:
-    """Use a run folder again; its settings are replaced whole or not at all, which Hydra does not do."""
-    config.hydra.run.dir, subfolder = str(folder), config.hydra.output_subdir
-    config.hydra.output_subdir = None
-    task = {key: value for key, value in config.items_ex(resolve=False) if key != "hydra"}
-    texts = {"config": OmegaConf.create(task), "overrides": config.hydra.overrides.task}
-    for name, content in texts.items():
-        write_text(folder / subfolder / f"{name}.yaml", OmegaConf.to_yaml(content))
 
 
 def _made(folder: Path) -> Path:

@@ -23,17 +23,18 @@ from petseg_lightning.callbacks.step_seed import StepSeed
 from petseg_lightning.callbacks.temperature import TemperatureScaling
 from petseg_lightning.callbacks.throughput import Throughput
 from petseg_lightning.compute import Compute, choose, use
-from petseg_lightning.config import build, build_all, given, plain, settings_of
+from petseg_lightning.config import build, build_all, given, overrides, plain, settings_of
 from petseg_lightning.data.datamodule import SegmentationDataModule
 from petseg_lightning.data.strength import at_strength
 from petseg_lightning.devices import require_accelerator
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import DivergedError, InputError, StoppedError
-from petseg_lightning.files import remove_unfinished, write_json
+from petseg_lightning.files import remove_unfinished, write_json, write_text
 from petseg_lightning.inference.checkpoint import add_to_description, build_network, read_checkpoint
 from petseg_lightning.interruption import end_with_parent, stoppable
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.quiet import quiet_libraries
+from petseg_lightning.resume_command import OVERRIDES
 from petseg_lightning.resuming import SETTINGS, Curves, Settings, has_ended, newest_checkpoint, require_same
 from petseg_lightning.segmenter import CHECKPOINT_KEY
 from petseg_lightning.summary import print_summary
@@ -109,6 +110,9 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
     )
     if trainer.is_global_zero:
         remove_unfinished(folder)
+        if cfg.resume is not None and overrides():
+            write_text(folder / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides())))
+            write_text(folder / OVERRIDES.with_name("config.yaml"), OmegaConf.to_yaml(cfg))
         curves.give_to(loggers)
         for name in () if ended else RESULTS:
             (folder / name).unlink(missing_ok=True)  # of fewer epochs

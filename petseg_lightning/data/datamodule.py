@@ -30,6 +30,7 @@ from petseg_lightning.data.samples import require_files
 from petseg_lightning.data.splits import EpochSampler, stratified_folds, stratified_holdout
 from petseg_lightning.data.targets import IGNORE, Target
 from petseg_lightning.errors import InputError
+from petseg_lightning.interruption import leave_signals_to_the_parent
 
 if TYPE_CHECKING:
     from petseg_lightning.data.device_augmentation import DeviceAugmentation
@@ -305,6 +306,7 @@ class SegmentationDataModule(LightningDataModule, ABC):
 
     def _made(self, dataset: Dataset[Any], shuffle: bool, **options: Any) -> DataLoader[Any]:
         """A loader; that of the training goes on within an epoch where the trainer does."""
+        options["worker_init_fn"] = leave_signals_to_the_parent
         if not shuffle:
             return DataLoader(dataset, **options)
         loader = EpochLoader(dataset, **options)
