@@ -19,6 +19,7 @@ from petseg_lightning.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+_PARENT = "PETSEG_FIRST_PROCESS"  # in the environment of the others: its number
 _PR_SET_PDEATHSIG = 1
 
 
@@ -83,6 +84,10 @@ def _end_workers() -> None:
 
 
 def end_with_parent() -> None:
-    """On Linux, have this process killed when the one that started it ends, however that ends."""
-    if sys.platform == "linux":
+    """In a process that Lightning started for another device: end when the first one ends, however that ends."""
+    if not int(os.environ.get("LOCAL_RANK", 0)):
+        os.environ[_PARENT] = str(os.getpid())
+    elif _PARENT in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.environ[_PARENT] != str(os.getppid()):  # it has ended already
+            sys.exit(1)

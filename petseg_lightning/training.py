@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -31,7 +30,7 @@ from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import DivergedError, InputError, StoppedError
 from petseg_lightning.files import remove_unfinished, write_json, write_text
 from petseg_lightning.inference.checkpoint import add_to_description, build_network, read_checkpoint
-from petseg_lightning.interruption import end_with_parent, stoppable
+from petseg_lightning.interruption import stoppable
 from petseg_lightning.module import SegmentationModule
 from petseg_lightning.quiet import quiet_libraries
 from petseg_lightning.resume_command import OVERRIDES
@@ -70,8 +69,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def _train(cfg: DictConfig) -> dict[str, Any]:
     started, folder = datetime.now(UTC), Path(cfg.paths.output_dir)
-    if int(os.environ.get("LOCAL_RANK", 0)):
-        end_with_parent()
     quiet_libraries()
     require_accelerator(cfg.trainer.accelerator)
     path, checkpoint = _checkpoint(cfg)
