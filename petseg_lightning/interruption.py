@@ -41,6 +41,9 @@ def stoppable() -> Iterator[None]:
 
     A second signal does not wait. A handler of somebody else, as a launcher's, stays, and so does an ignored signal.
     """
+    if request.handled:
+        yield
+        return
     in_main = threading.current_thread() is threading.main_thread()
     before = {signum: signal.getsignal(signum) for signum in SIGNALS if in_main}
     request.signum, request.waits, request.process = None, False, os.getpid()

@@ -18,15 +18,19 @@ from petseg_lightning.trainer import LAST, PREVIOUS
 log = logging.getLogger(__name__)
 
 SETTINGS = "settings"  # under which a checkpoint has what its training was told
+FOUND = {"data.batch_size": int, "optimizer.lr": float}  # what a training can find at its beginning
 MAY_CHANGE = ("trainer.max_epochs", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
-NAMED = 3  # differences in a line
 
 
 class Settings(Callback):
     """Stores in every checkpoint what its training was told: plain values, by dotted key."""
 
     def __init__(self, cfg: DictConfig, found: dict[str, Any], fingerprint: str) -> None:
+        self.restored = False  # whether the training has begun, with all of a checkpoint in its place
         self.values: dict[str, Any] = {"config": effective_values(cfg), "found": found, "data": fingerprint}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        self.restored = True
 
     def on_save_checkpoint(
         self,
@@ -49,6 +53,7 @@ def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any]] | None:
     for candidate in filter(Path.is_file, candidates):
         try:
             content = read_checkpoint(candidate)
+            _require_whole(candidate, content)
         except InputError as reason:
             error = error or reason
             continue
@@ -58,6 +63,21 @@ def newest_checkpoint(path: Path) -> tuple[Path, dict[str, Any]] | None:
     if error is not None:
         raise error
     return None
+
+
+def _require_whole(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Raises InputError for a checkpoint that holds a model only, or nonsense beside it."""
+    settings, callbacks = checkpoint.get(SETTINGS), checkpoint.get("callbacks")
+    if not (
+        isinstance(settings, dict)
+        and isinstance(settings.get("config"), dict)
+        and isinstance(settings.get("found"), dict)
+        and all(key in FOUND and type(value) is FOUND[key] for key, value in settings["found"].items())
+        and isinstance(callbacks, dict)
+        and all(isinstance(state, dict) for state in callbacks.values())
+        and isinstance(checkpoint.get("global_step"), int)
+    ):
+        raise InputError(f"{path} does not hold what a training goes on from; give a last.ckpt of petseg train")
 
 
 def has_ended(checkpoint: dict[str, Any], max_epochs: int) -> bool:
@@ -71,8 +91,6 @@ def require_same(path: Path, checkpoint: dict[str, Any], now: Settings) -> None:
     Raises:
         InputError: what differs.
     """
-    if SETTINGS not in checkpoint:
-        raise InputError(f"{path} does not say what its training was told, so that it cannot go on; train anew")
     was, config = checkpoint[SETTINGS], now.values["config"]
     changed = [
         f"{key}: {shown(was['config'].get(key))} there, {shown(config.get(key))} here"
@@ -82,9 +100,8 @@ def require_same(path: Path, checkpoint: dict[str, Any], now: Settings) -> None:
     if was["data"] != now.values["data"]:
         changed.append("data: other pictures, splits or sizes of files")
     if changed:
-        more = f"; and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         raise InputError(
-            f"{path} is of another training ({'; '.join(changed[:NAMED])}{more}): give the same settings, as "
+            f"{path} is of another training ({'; '.join(changed)}): give the same settings, as "
             "petseg train resume=<its run folder> does"
         )
 

@@ -6,17 +6,18 @@ from omegaconf import DictConfig
 
 from petseg_lightning.config import build, door
 from petseg_lightning.data.presence import require_pets
-from petseg_lightning.interruption import end_with_parent
+from petseg_lightning.interruption import end_with_parent, stoppable
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Train and test as configured; see `petseg_lightning.training.train`."""
     end_with_parent()
-    if "download" in cfg.data:
-        require_pets(cfg.data.root, cfg.data.download)  # before seconds of imports
-    from petseg_lightning.training import train
+    with stoppable():  # before seconds of imports
+        if "download" in cfg.data:
+            require_pets(cfg.data.root, cfg.data.download)
+        from petseg_lightning.training import train
 
-    return train(cfg)
+        return train(cfg)
 
 
 def fingerprint(cfg: DictConfig) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -28,7 +29,7 @@ from petseg_lightning.data.strength import at_strength
 from petseg_lightning.devices import require_accelerator
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import DivergedError, InputError, StoppedError
-from petseg_lightning.files import remove_unfinished, write_json, write_text
+from petseg_lightning.files import remove_unfinished, replacing, write_json, write_text
 from petseg_lightning.inference.checkpoint import add_to_description, build_network, read_checkpoint
 from petseg_lightning.interruption import stoppable
 from petseg_lightning.module import SegmentationModule
@@ -110,6 +111,8 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
         if cfg.resume is not None and overrides():
             write_text(folder / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides())))
             write_text(folder / OVERRIDES.with_name("config.yaml"), OmegaConf.to_yaml(cfg))
+        if path is not None and cfg.resume is None:
+            _take_along(path.with_name("best.ckpt"), folder / "checkpoints")
         curves.give_to(loggers)
         for name in () if ended else RESULTS:
             (folder / name).unlink(missing_ok=True)  # of fewer epochs
@@ -119,6 +122,10 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
             trainer.fit(module, datamodule, ckpt_path=path, weights_only=True)
         except DivergedError as error:
             diverged = error
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if path is None or settings.restored or isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} is not what a training can go on from ({error}); give another one") from error
         if ended and all((folder / name).is_file() for name in RESULTS):
             metrics = json.loads((folder / RESULTS[0]).read_text(encoding="utf-8"))
         else:
@@ -157,6 +164,13 @@ def _checkpoint(cfg: DictConfig) -> tuple[Path, dict[str, Any]] | tuple[None, No
     except InputError as error:
         log.warning("%s; the training begins anew", error)
         return None, None
+
+
+def _take_along(best: Path, folder: Path) -> None:
+    """Copy the best checkpoint so far into the folder in which its training goes on."""
+    if best.is_file():
+        with replacing(folder / best.name) as temporary:
+            shutil.copyfile(best, temporary)
 
 
 def _test(

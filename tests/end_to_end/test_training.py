@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning import Callback
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
@@ -189,6 +190,15 @@ def test_the_best_checkpoint_knows_what_its_confidences_are_worth(train_small, t
 
 class KilledError(Exception):
     pass
+
+
+class KillAfter(Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.current_epoch == self.epoch and batch_idx == 3:
+            raise KilledError
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "one_cycle", "plateau", "none"])
