@@ -59,8 +59,8 @@ def test_a_killed_sweep_runs_only_what_is_missing_and_ends_like_an_undisturbed_o
     assert done.returncode == 0, done.stderr
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
     assert done.stdout.count("finished before, not run again") == 2
-    assert done.stdout.count("job 2 (seed=1 loss=cross_entropy): resumed from") == 1
-    assert done.stdout.count("resumed from") == 1
+    assert done.stdout.count("job 2 (seed=1 loss=cross_entropy): resumed in ") == 1
+    assert done.stdout.count("resumed in ") == 1
     rows = [line for line in done.stdout.splitlines() if line.startswith("│") and "seed=" in line]
     assert len(rows) == 6
     assert all("│ finished │" in row for row in rows)
