@@ -211,11 +211,11 @@ def _test(
 
 def build_loggers(cfg: DictConfig, step: int) -> list[Logger]:
     """The loggers of a config; TensorBoard forgets what an interrupted training logged from this step on."""
-    return [
-        build(node, Logger, **({"purge_step": step} if step and str(node._target_).endswith(".TensorBoardLogger") else {}))
-        for node in cfg.logger.values()
-        if node is not None
-    ]
+
+    def extra(node: DictConfig) -> dict[str, Any]:
+        return {"purge_step": step} if step and str(node._target_).endswith(".TensorBoardLogger") else {}
+
+    return [build(node, Logger, **extra(node)) for node in cfg.logger.values() if node is not None]
 
 
 def build_datamodule(cfg: DictConfig) -> SegmentationDataModule:
