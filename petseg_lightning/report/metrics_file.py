@@ -39,10 +39,9 @@ BOUNDARY: dict[str, Any] = {
     **dict.fromkeys(("f_score", "precision", "recall", "iou"), BY_NAME),
     **dict.fromkeys(("mean_f_score", "mean_iou", "mean_image_f_score", "mean_image_iou"), SCORE),
 }
-_CALIBRATED = {
-    "expected_calibration_error": SCORE,
-    "bins": {"pixels": NUMBERS, "probability": NUMBERS, "accuracy": NUMBERS},
-}
+_BINS: dict[str, Any] = {"pixels": NUMBERS, "probability": NUMBERS, "accuracy": NUMBERS}
+_CURVE: dict[str, Any] = {"looked_at": NUMBERS, "found": NUMBERS, "rest_miou": NUMBERS}
+_CALIBRATED: dict[str, Any] = {"expected_calibration_error": SCORE, "bins": _BINS}
 CALIBRATION: dict[str, Any] = {
     "temperature": NUMBER,
     "before": _CALIBRATED,
@@ -52,7 +51,7 @@ CALIBRATION: dict[str, Any] = {
         "num_bad": COUNT,
         "look_at": BY_NAME,
         "spearman": SCORE,
-        "curve": {"looked_at": NUMBERS, "found": NUMBERS, "rest_miou": NUMBERS},
+        "curve": _CURVE,
     },
 }
 SPLIT: dict[str, Any] = {
@@ -73,7 +72,7 @@ METRICS: dict[str, Any] = {
     "splits": {"*": SPLIT},
 }
 NEEDED = ("class_names", "headline", "splits")
-_WHOLE = {id(BOUNDARY), id(CALIBRATION), id(_CALIBRATED), *map(id, (CALIBRATION["review"],))}  # nothing may lack
+_WHOLE = {*map(id, (BOUNDARY, CALIBRATION, CALIBRATION["review"], _CALIBRATED, _BINS, _CURVE))}  # nothing may lack
 
 
 def problems(metrics: dict[str, Any]) -> Iterator[str]:
@@ -126,9 +125,9 @@ def _contradictions(metrics: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_calibration(calibration: dict[str, Any], key: str) -> Iterator[str]:
-    tables = [calibration[name]["bins"] for name in ("before", "after")]
-    tables = [*tables, calibration["review"]["curve"]]
-    if any(len({len(column) for column in table.values()}) != 1 or len(table) != 3 for table in tables):
+    bins = [[calibration[name]["bins"][column] for column in _BINS] for name in ("before", "after")]
+    curve = [calibration["review"]["curve"][column] for column in _CURVE]
+    if any(len({*map(len, columns)}) != 1 for columns in (*bins, curve)):
         yield f"{key} has columns of different lengths"
     if len({calibration[name]["expected_calibration_error"] is None for name in ("before", "after")}) != 1:
         yield f"{key} has one error of two"

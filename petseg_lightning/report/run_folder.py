@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -171,12 +172,13 @@ def _read_csv(path: Path, folder: Path) -> pd.DataFrame:
         raise InputError(f"{path} has more than {_MOST_ROWS:,} rows or {_MOST_COLUMNS:,} columns; {_REMEDY}.")
     text = dict.fromkeys(_TEXT_COLUMNS, str)  # a picture may be called 007 or NA
     try:
-        return pd.read_csv(
-            BytesIO(content), dtype=text, keep_default_na=False, na_values=[""], index_col=False, low_memory=False
-        )
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # rows of other lengths
+            return pd.read_csv(
+                BytesIO(content), dtype=text, keep_default_na=False, na_values=[""], index_col=False, low_memory=False
+            )
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise InputError(f"{path} cannot be read as a table ({brief(error)}); {_REMEDY}.") from error
 
 
