@@ -107,7 +107,7 @@ RULES: dict[str, Rule] = {
     "max_pairs": whole(1),
     "num_pictures": whole(0, 1000),
     "mode": one_of("data", "train", "inference", "startup", "all"),
-    "rounds": whole(1),
+    "rounds": whole(1, 10_000),
     "seconds": above(0),
     "backends": list_of("a list of torch, onnx and openvino", one_of("torch", "onnx", "openvino")),
     "precisions": list_of("a list of fp32, fp16 and int8", one_of("fp32", "fp16", "int8")),

@@ -441,7 +441,7 @@ def _folder_errors() -> Iterator[None]:
         raise
     except InputError:
         raise
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise InputError(_words(error)) from error
     except OSError as error:
         raise InputError(
