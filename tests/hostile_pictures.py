@@ -120,6 +120,7 @@ def hostile_contents() -> Iterator[tuple[str, bytes]]:
     yield "tags.tif", tiff_of_the_same_bytes(20_000, 500_000)
     yield "strips.tif", tiff_of_strips(8_000_000)
     yield "scans.jpg", jpeg_of_scans(4000, 3000)
+    yield "parts.jpg", b"\xff\xd8" + (b"\xff\xe1" + struct.pack(">H", 65_002) + b"Exif\0\0" + bytes(64_994)) * 400
     yield "empty.jpg", b""
     yield "text.jpg", b"no picture\n" * 100
     yield "cut.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)

@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 
 from petseg_lightning.data.parallel import in_threads
+from petseg_lightning.data.picture_file import picture_size
 from petseg_lightning.data.sample_table import Samples
 from petseg_lightning.data.samples import read_resized
 
@@ -40,6 +41,16 @@ class Pictures:
             return read_resized(self.samples[index], self.image_size)
         row = self.rows[index]
         return self.arrays.images[row], self.arrays.parts[row]
+
+
+def require_heads(samples: Samples) -> None:
+    """Raise InputError for a file whose head says that it cannot be used; the pixels are not decoded."""
+
+    def look(index: int) -> None:
+        picture_size(samples[index].image)
+        picture_size(samples[index].mask)
+
+    in_threads(look, len(samples), "Looking at the heads of the files")
 
 
 class MemoryArrays:

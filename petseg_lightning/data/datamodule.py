@@ -15,7 +15,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from petseg_lightning.data.cache import MemoryArrays, Pictures
+from petseg_lightning.data.cache import MemoryArrays, Pictures, require_heads
 from petseg_lightning.data.dataset import (
     Batch,
     Item,
@@ -246,7 +246,9 @@ class SegmentationDataModule(LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Before a training, the pictures of all splits: those of test are met at its end, and may be damaged."""
         for split in self.decoded_splits if stage == "fit" else ():
-            self.pictures(split)
+            pictures = self.pictures(split)
+            if self.cache == "none":
+                require_heads(pictures.samples)
 
     def train_dataloader(self) -> DataLoader[Any]:
         pictures = self.pictures("train")

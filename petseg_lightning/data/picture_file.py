@@ -36,6 +36,7 @@ _MANY = 2**18  # values of a TIFF's tag, and its strips or tiles
 _TILE = 2**24  # pixels of a TIFF's tile, of which one is decoded whatever the picture's size is
 _SCANS = 5_000  # millions of pixels that the scans of a progressive JPEG may go over
 _READS = 2**14, 2**20  # for the head, and for the pixels
+_JPEG_HEAD = 2**24  # bytes before the pixels, of which Pillow adds each part of its EXIF to a copy of all before
 _LARGEST_PROFILE = 2**22  # bytes
 _STRIP = 2**20  # pixels that are converted at once
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
@@ -105,15 +106,15 @@ class _Metered:
     """A file that refuses to be read on and on: what loops over its parts would take any time and memory."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._bytes_left = file, 3 * size + 2**20
-        self.reads_left = 0
+        self._file = file
+        self.reads_left, self.bytes_left = _READS[0], 3 * size + 2**20
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int | None = -1) -> bytes:
         content = self._file.read(-1 if size is None else size)
-        self._bytes_left -= len(content)
+        self.bytes_left -= len(content)
         self.reads_left -= 1
-        if self._bytes_left < 0 or self.reads_left < 0:
+        if self.bytes_left < 0 or self.reads_left < 0:
             raise ValueError("it consists of too many parts")
         return content
 
@@ -130,12 +131,11 @@ def _opened(path: Path, file: BinaryIO | None, max_pixels: float, noun: str) -> 
                 raise TooLargeError(f"{path}: has more than {MAX_MEGABYTES} MB; save it smaller")
             content.seek(0)
             metered = _Metered(content, size)
-            metered.reads_left = _READS[0]
             image = _decoder(metered, path)(cast(BinaryIO, metered))
             require_limits(path, *image.size, max_pixels)
+            metered.reads_left, metered.bytes_left = _READS[1], 3 * size + 2**20
             if image.info.get("progressive"):
                 _require_few_scans(metered, image.width * image.height)
-            metered.reads_left = _READS[1]
             yield image
     except InputError:
         raise
@@ -153,6 +153,7 @@ def _decoder(file: _Metered, path: Path) -> type[ImageFile]:
     head = file.read(16)
     file.seek(0)
     if head.startswith(b"\xff\xd8\xff"):
+        file.bytes_left = _JPEG_HEAD
         return _Jpeg
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImageFile

@@ -3,6 +3,7 @@
 import errno
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 import torch
 
 from petseg_lightning.errors import InputError
-from petseg_lightning.files import remove_unfinished, replacing, write_json, write_text
+from petseg_lightning.files import open_regular, remove_unfinished, replacing, write_json, write_text
 from petseg_lightning.inference.cutout import background_of
 from petseg_lightning.inference.predictor import Prediction
 from petseg_lightning.inference.sources import Source
@@ -24,6 +25,7 @@ JOURNAL, SETTINGS = "predictions.jsonl", "settings.json"
 VIDEO_ENDING = ".mp4"
 FOUND = 0.8  # share of the bad pictures that a review should find
 _NONE_EXPECTED = 0.05  # fewer bad pictures than this are none
+_LONGEST_ROW = 2**20  # bytes in the journal
 _QUICK = 1  # level of PNG compression: larger files by a tenth, several times faster
 
 
@@ -223,20 +225,23 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _read_rows(path: Path) -> dict[str, dict[str, Any]]:
     """Rows by name, the last of each; a line that was cut off is as if it had not been written."""
-    rows = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-            row["confidence"], row["stamp"] = float(row["confidence"]), list(row["stamp"])
-            rows[str(row["name"])] = row
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
+    rows: dict[str, dict[str, Any]] = {}
+    if not path.exists():
+        return rows
+    with open_regular(path) as file:
+        while 0 < len(line := file.readline(_LONGEST_ROW)) < _LONGEST_ROW:
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
+                row = json.loads(line)
+                usable = 0 <= row["confidence"] <= 1 and isinstance(row["stamp"], list)
+                if usable and json.dumps(row, allow_nan=False):
+                    rows[str(row["name"])] = row
     return rows
 
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            return json.loads(file.read(_LONGEST_ROW))
     except (OSError, ValueError, RecursionError):
         return None
 

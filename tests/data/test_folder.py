@@ -3,6 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hostile_pictures import png
 from PIL import Image
 
 from petseg_lightning.data.folder import FolderDataModule
@@ -246,3 +247,13 @@ def test_masks_of_0_and_255_are_not_taken_for_background_and_ignored(put, tmp_pa
     for number in (3, 4):  # one of them is in trainval
         put(f"images/{number}.jpg", f"masks/{number}.png")
     assert folder(tmp_path, val_fraction=0.25).counts["test"] == 1
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory", "none"])
+@pytest.mark.parametrize("where", ["images", "masks"])
+def test_a_bomb_is_named_before_anything_is_trained(put, tmp_path, where, cache):
+    for name in "abcd":
+        put(f"images/{name}.png", f"masks/{name}.png")
+    (tmp_path / where / "c.png").write_bytes(png(13_000, 13_000))
+    with pytest.raises(InputError, match=rf"{where}/c\.png: has more than 52 million pixels \(13000 x 13000\)"):
+        folder(tmp_path, test_fraction=0.25, val_fraction=0.34, cache=cache).setup("fit")

@@ -291,13 +291,33 @@ def test_results_of_a_file_that_is_gone_meanwhile(run, photos):
 
 
 @pytest.mark.parametrize(
-    "line", ["[" * 100_000, "{}", '{"name": "x"}', '{"name": "x", "confidence": "high", "stamp": 1}', "null", "1e999"]
+    "line",
+    [
+        "[" * 100_000,
+        "{}",
+        '{"name": "x"}',
+        '{"name": "x", "confidence": "high", "stamp": 1}',
+        "null",
+        "1e999",
+        '{"name": "x", "confidence": NaN, "stamp": []}',
+    ],
 )
 def test_a_journal_from_somebody_else(run, tmp_path, line):
     run()
     for name in ("predictions.jsonl", "settings.json"):
         (tmp_path / "results" / name).write_text(line + "\n")
     assert len(run("overwrite=true")) == 5
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "settings.json"])
+def test_a_pipe_where_results_are_to_be(run, tmp_path, name):
+    """It would wait for ever for what to read."""
+    (tmp_path / "results").mkdir()
+    os.mkfifo(tmp_path / "results" / name)
+    try:
+        assert len(run()) == 5
+    except InputError as error:
+        assert f"{name}: is a folder, pipe" in str(error)  # noqa: PT017 (either will do)
 
 
 def test_a_large_picture_is_alone_in_memory(run, photos, monkeypatch, tmp_path):
