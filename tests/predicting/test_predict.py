@@ -297,9 +297,10 @@ def test_results_of_a_file_that_is_gone_meanwhile(run, photos):
         "{}",
         '{"name": "x"}',
         '{"name": "x", "confidence": "high", "stamp": 1}',
+        '{"name": "x", "confidence": NaN, "stamp": []}',
+        '{"name": "x", "confidence": 0.5, "stamp": [], "width": Infinity}',
         "null",
         "1e999",
-        '{"name": "x", "confidence": NaN, "stamp": []}',
     ],
 )
 def test_a_journal_from_somebody_else(run, tmp_path, line):
