@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hostile_pictures import ENDLESS_PROGRAM, exif, jpeg_of_exif, write_hostile_files
 from PIL import Image
-
-from tests.hostile_pictures import exif, jpeg_of_exif, write_hostile_files
 
 MOST = 2 * 2**20  # KiB of memory, in all
 
