@@ -52,8 +52,8 @@ def nearest_key(key: str, valid: Collection[str]) -> str | None:
         last = SequenceMatcher(None, leaf, candidate.rpartition(".")[2]).ratio()
         return max(path, 0.85 * last), path
 
-    best = max(valid, key=likeness)
-    return best if likeness(best)[0] >= 0.6 else None
+    best = max(valid, key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= 0.6 else None
 
 
 def unknown_door(door: str) -> str:
