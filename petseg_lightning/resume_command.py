@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning.conf_tree import config_dir, flatten
 from petseg_lightning.errors import InputError
+from petseg_lightning.plain_files import read_yaml
 
 OVERRIDES = Path(".hydra", "overrides.yaml")
-_LARGEST = 100_000  # bytes of such a file
 _KEY = re.compile(r"(?:\+\+|\+|~)?([\w./@-]+)")
 _OF_THE_COMMAND = ("resume", "ckpt_path", "hydra", "paths.log_dir", "paths.output_dir")  # never taken from a folder
 _WRITING = ("callbacks.", "logger.", "trainer.")
@@ -72,10 +71,7 @@ def _stored(folder: Path) -> list[str]:
     file = folder / OVERRIDES
     if not file.is_file():
         raise InputError(f"resume={folder}: {OVERRIDES} is missing there; give the folder of a run of petseg train")
-    try:
-        stored = yaml.safe_load(file.read_text(encoding="utf-8")) if file.stat().st_size <= _LARGEST else None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read ({error}); give the folder of another run") from error
+    stored = read_yaml(file, inside=folder)
     if not isinstance(stored, list) or not all(isinstance(text, str) and _KEY.match(text) for text in stored):
         raise InputError(f"{file} is no list of settings; give the folder of another run")
     for text in stored:

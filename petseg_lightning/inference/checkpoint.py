@@ -31,6 +31,7 @@ _PICKLED = re.compile(  # what makes tensors and plain values; torch would also 
     r"|torch (\w+Storage|u?int\d+|b?float\d+|bool)|torch\.storage \w+Storage|torch\.serialization _get_layout"
     r"|torch\._utils _rebuild_(tensor_v2|tensor_v3|parameter)"
 )
+_LARGEST_LISTING = 2**24  # bytes in which a zip names its files
 _SPARE_TENSORS = 1000  # that a network may have while it is built, beyond those of its file
 _SPARE_BYTES = 2**28  # of buffers that no file holds
 _PROBE = 64  # pixels, the side of the picture that a model is tried on
@@ -224,6 +225,10 @@ def _require_plain_pickle(path: Path) -> int:
     """
     with open_regular(path) as file:
         size = file.seek(0, 2)
+        file.seek(-min(size, 2**16 + 22), 2)
+        _, _, end = file.read().rpartition(b"PK\x05\x06")
+        if len(end) < 12 or int.from_bytes(end[8:12], "little") > _LARGEST_LISTING:
+            raise _no_checkpoint(path)
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]

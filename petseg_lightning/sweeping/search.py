@@ -1,6 +1,5 @@
 """A search with Optuna, whose trials are jobs: launched like those of a grid, and resumed like them."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from omegaconf import OmegaConf
 from petseg_lightning.errors import InputError
 from petseg_lightning.sweeping.identity import digest
 from petseg_lightning.sweeping.jobs import Sweep, resolved, values
-from petseg_lightning.sweeping.state import FINISHED, PRUNED, State
+from petseg_lightning.sweeping.state import FINISHED, PRUNED, State, score
 from petseg_lightning.sweeping.table import Row
 
 if TYPE_CHECKING:
@@ -83,10 +82,9 @@ class Search:
 
         folder = self.sweep.folder_of(job, trial.number)
         state = State.read(folder)
-        if state is not None and state.status == FINISHED:
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            scores = metrics["splits"]["val"]["protocols"][metrics["headline"]]
-            study.tell(trial.number, scores[self.options.monitor.removeprefix("val/")])
+        name = self.options.monitor.removeprefix("val/")
+        if state is not None and state.status == FINISHED and (value := score(folder, "val", name)) is not None:
+            study.tell(trial.number, value)
         else:
             pruned = state is not None and state.status == PRUNED
             study.tell(trial.number, state=TrialState.PRUNED if pruned else TrialState.FAIL)

@@ -1,6 +1,5 @@
 """What a sweep says at its end."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from petseg_lightning.sweeping.state import FINISHED, PRUNED, RUNNING, State, claimed
+from petseg_lightning.sweeping.state import FINISHED, PRUNED, RUNNING, State, claimed, score
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,7 @@ class Row:
     @property
     def test_miou(self) -> float | None:
         """Of a training that finished."""
-        file = self.folder / "metrics.json"
-        if self.status != FINISHED or not file.is_file():
-            return None
-        metrics = json.loads(file.read_text(encoding="utf-8"))
-        test = metrics["splits"].get("test") if "splits" in metrics else None
-        return None if test is None else test["protocols"][metrics["headline"]]["miou"]
+        return score(self.folder, "test", "miou") if self.status == FINISHED else None
 
 
 def print_table(folder: Path, rows: Sequence[Row]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -15,7 +16,7 @@ from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import load_module
 from petseg_lightning.segmenter import CHECKPOINT_KEY
 
-READERS = ("predict", "evaluate", "export", "train")
+READERS = ("predict", "evaluate", "export", "train", "benchmark")
 PETS = "petseg_lightning.data.pets.OxfordPetDataModule"
 SYNTHETIC = "petseg_lightning.data.synthetic.SyntheticPetDataModule"
 FOLDER = "petseg_lightning.data.folder.FolderDataModule"
@@ -259,6 +260,10 @@ FILES = {
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "a device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a million names": lambda path: path.write_bytes(
+        path.read_bytes().replace(b"PK\x05\x06", b"PK\x01\x02")
+        + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 9, 9, 2**25, 0, 0)
+    ),
     "a link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
 }
 
