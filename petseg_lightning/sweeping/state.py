@@ -63,7 +63,7 @@ def score(folder: Path, split: str, name: str) -> float | None:
     """A headline score of a job that finished; None where it has none."""
     file = folder / "metrics.json"
     metrics = read_json(file, _LARGEST, folder) if file.is_file() else None
-    node = metrics
+    node: Any = metrics
     for key in ("splits", split, "protocols", metrics.get("headline") if isinstance(metrics, dict) else None, name):
         node = node.get(key) if isinstance(node, dict) and isinstance(key, str) else None
     return float(node) if is_number(node) else None
