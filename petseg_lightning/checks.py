@@ -73,6 +73,7 @@ RULES: dict[str, Rule] = {
     "run": optional(PATH),
     "ckpt": optional(any_of(PATH, list_of("a list of such paths", PATH))),
     "resume": optional(PATH),
+    "certify": optional(PATH),
     "ckpt_path": optional(PATH),
     "source": any_of(PATH, list_of("a list of them", PATH)),
     "output": FOLDER,

@@ -8,7 +8,11 @@ from petseg_lightning.config import door
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Evaluate as configured; see `petseg_lightning.scoring.score_checkpoint`."""
+    """Evaluate, or certify, as configured; see `scoring.score_checkpoint` and `certifying.certify`."""
+    if cfg.certify is not None:
+        from petseg_lightning.certifying import certify
+
+        return certify(cfg)
     from petseg_lightning.scoring import score_checkpoint
 
     return score_checkpoint(cfg)

@@ -24,12 +24,18 @@ _PLACES = ("dirpath", "save_dir", "root_dir", "default_root_dir", "log_dir", "fi
 def with_settings(door: str, overrides: Sequence[str]) -> list[str]:
     """Overrides of a door, behind those of the run folder that `resume=` names, where there is one.
 
-    A key that is given again has the given value alone.
+    What is certified is what is evaluated. A key that is given again has the given value alone.
 
     Raises:
         InputError: no settings there, or some that no file may choose.
     """
-    folder = next((text.partition("=")[2].strip("'\"") for text in overrides if text.startswith("resume=")), "null")
+    if door == "evaluate" and not any(text.startswith("ckpt=") for text in overrides):
+        return [
+            *overrides,
+            *(text.replace("certify=", "ckpt=", 1) for text in overrides if text.startswith("certify=")),
+        ]
+    folder = next((text.partition("=")[2] for text in overrides if text.startswith("resume=")), "null")
+    folder = folder.strip("'").replace("\\'", "'")
     if door != "train" or folder in ("", "null"):
         return list(overrides)
     given = {_key(text) for text in overrides}
@@ -46,7 +52,7 @@ def require_harmless(cfg: DictConfig, given: Sequence[str]) -> None:
     Raises:
         InputError: a class that conf/ does not have, a place outside of the folder, or data that are not there.
     """
-    keys, folder = {_key(text) for text in given}, Path(cfg.resume).absolute()
+    keys, folder = {_key(text) for text in given}, Path(cfg.paths.output_dir)
     files = (file.read_text(encoding="utf-8") for file in config_dir().rglob("*.yaml"))
     known = {target for text in files for target in re.findall(r"_target_: *([\w.]+)", text)}
     for key, value in _leaves(OmegaConf.to_container(cfg, resolve=True)):
@@ -54,14 +60,14 @@ def require_harmless(cfg: DictConfig, given: Sequence[str]) -> None:
         foreign = name == "_target_" and value not in known
         elsewhere = name in _PLACES and key.startswith(_WRITING) and _is_outside(folder, value)
         if (foreign or elsewhere) and key not in keys:
-            rule = "a class that conf/ does not have" if foreign else "a place outside of that folder"
+            rule = "a class that conf/ does not have" if foreign else "a place outside of the run folder"
             raise InputError(
-                f"{folder} asks for {key}={value}, {rule}; if you trust it, give this again beside resume="
+                f"{cfg.resume} asks for {key}={value}, {rule}; if you trust it, give this again beside resume="
             )
     root = cfg.data.get("root")
     if "data.root" not in keys and root is not None and not Path(root).is_dir():
         raise InputError(
-            f"{folder} was trained on data in {root}, which is no folder here; give data.root=<their folder>"
+            f"{cfg.resume} was trained on data in {root}, which is no folder here; give data.root=<their folder>"
         )
     if "download" in cfg.data and "data.download" not in keys:
         cfg.data.download = False
@@ -78,6 +84,11 @@ def _stored(folder: Path) -> list[str]:
         if re.search(r"\$\{[^}]*:", text):
             raise InputError(f"{file}: {text!r} asks for a value from outside of the configuration; take it out")
     return [text for text in stored if not _key(text).startswith(_OF_THE_COMMAND)]
+
+
+def quoted(value: str) -> str:
+    """A value as an override takes it, whatever its signs are."""
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def _key(text: str) -> str:

@@ -2,14 +2,16 @@
 
 import csv
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning.conf_tree import shown
+from petseg_lightning.config import plain
 from petseg_lightning.effect import effective_values, is_below
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import read_checkpoint
@@ -22,12 +24,17 @@ FOUND = {"data.batch_size": int, "optimizer.lr": float}  # what a training can f
 MAY_CHANGE = ("trainer.max_epochs", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 
 
+def effective_settings(cfg: DictConfig) -> dict[str, Any]:
+    """The values of a training's config that its result depends on, resolved, by dotted key."""
+    return effective_values(OmegaConf.create(plain(cfg)))
+
+
 class Settings(Callback):
     """Stores in every checkpoint what its training was told: plain values, by dotted key."""
 
     def __init__(self, cfg: DictConfig, found: dict[str, Any], fingerprint: str) -> None:
         self.restored = False  # whether the training has begun, with all of a checkpoint in its place
-        self.values: dict[str, Any] = {"config": effective_values(cfg), "found": found, "data": fingerprint}
+        self.values: dict[str, Any] = {"config": effective_settings(cfg), "found": found, "data": fingerprint}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         self.restored = True
@@ -91,12 +98,8 @@ def require_same(path: Path, checkpoint: dict[str, Any], now: Settings) -> None:
     Raises:
         InputError: what differs.
     """
-    was, config = checkpoint[SETTINGS], now.values["config"]
-    changed = [
-        f"{key}: {shown(was['config'].get(key))} there, {shown(config.get(key))} here"
-        for key in sorted(was["config"].keys() | config.keys())
-        if was["config"].get(key) != config.get(key) and not is_below(key, MAY_CHANGE)
-    ]
+    was = checkpoint[SETTINGS]
+    changed = setting_differences(was["config"], now.values["config"])
     if was["data"] != now.values["data"]:
         changed.append("data: other pictures, splits or sizes of files")
     if changed:
@@ -104,6 +107,15 @@ def require_same(path: Path, checkpoint: dict[str, Any], now: Settings) -> None:
             f"{path} is of another training ({'; '.join(changed)}): give the same settings, as "
             "petseg train resume=<its run folder> does"
         )
+
+
+def setting_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two trainings' settings, by dotted key, where it changes the result."""
+    return [
+        f"{key}: {shown(was.get(key))} there, {shown(now.get(key))} here"
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key) != now.get(key) and not is_below(key, MAY_CHANGE)
+    ]
 
 
 class Curves:

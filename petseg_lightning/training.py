@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from petseg_lightning import __version__
 from petseg_lightning.callbacks.divergence import Divergence
 from petseg_lightning.callbacks.recorder import EvaluationRecorder
+from petseg_lightning.callbacks.replay import Replay
 from petseg_lightning.callbacks.step_seed import StepSeed
 from petseg_lightning.callbacks.temperature import TemperatureScaling
 from petseg_lightning.callbacks.throughput import Throughput
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 HYPERPARAMETERS = ("data.batch_size", "model.base_channels", "optimizer.lr", "seed", "trainer.max_epochs")
 NOT_HYPERPARAMETERS = ("paths", "data.root", "data.num_", "ckpt_path", "resume", "debug", "trainer.devices")
 
+DATA_FILES = "data.json"  # digests of the pictures and masks that a training saw, by split and name
 RESULTS = ("metrics.json", "environment.json")  # of the test, in the order in which they are written
 
 
@@ -96,7 +98,7 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
     compute = choose_compute(cfg, module, datamodule, checkpoint)
     throughput, curves = Throughput(), Curves(folder, step)
     own = [StepSeed(cfg.seed), Divergence(datamodule.training_names), throughput, settings]
-    own += [TemperatureScaling(), EvaluationRecorder()]
+    own += [Replay(folder), TemperatureScaling(), EvaluationRecorder()]
     loggers = build_loggers(cfg, step)
     trainer: Trainer = build(
         cfg.trainer,
@@ -135,6 +137,7 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
             metrics = _test(cfg, trainer, module, datamodule, throughput, about)
             if trainer.is_global_zero:
                 _log_results(loggers, cfg, metrics, trainer.global_step)
+                write_text(folder / DATA_FILES, json.dumps(datamodule.file_digests(), indent=0) + "\n")
                 write_environment(folder, datamodule, asdict(compute), started)
         status = "success"
     finally:

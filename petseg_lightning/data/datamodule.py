@@ -5,6 +5,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -26,7 +27,7 @@ from petseg_lightning.data.dataset import (
 from petseg_lightning.data.disk_cache import DiskArrays, open_disk_cache
 from petseg_lightning.data.epoch_loader import EpochLoader
 from petseg_lightning.data.sample_table import Samples, SampleTable
-from petseg_lightning.data.samples import require_files
+from petseg_lightning.data.samples import Sample, require_files
 from petseg_lightning.data.splits import EpochSampler, stratified_folds, stratified_holdout
 from petseg_lightning.data.targets import IGNORE, Target
 from petseg_lightning.errors import InputError
@@ -201,6 +202,19 @@ class SegmentationDataModule(LightningDataModule, ABC):
             "breeds": len(breeds - {""}),
             "fingerprint": digest.hexdigest()[:16],
         }
+
+    def file_digests(self) -> dict[str, dict[str, str]]:
+        """What tells the contents of files: 32 hexadecimal digits of picture and mask by split and name."""
+
+        def digest(sample: Sample) -> str:
+            return "".join(hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (sample.image, sample.mask))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            unique = {split: samples.unique()[0] for split, samples in self.splits.items()}
+            return {
+                split: {sample.name: text for sample, text in zip(samples, pool.map(digest, samples), strict=True)}
+                for split, samples in unique.items()
+            }
 
     def pictures(self, split: str) -> Pictures:
         """The pictures of train, val or test, decoded at most once."""

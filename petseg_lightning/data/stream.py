@@ -127,6 +127,10 @@ class StreamDataModule(SegmentationDataModule):
     def counts(self) -> dict[str, int]:
         return {split: self.index["splits"][split]["count"] for split in SPLITS}
 
+    def file_digests(self) -> dict[str, dict[str, str]]:
+        """That of the index, which knows the shards; they may be too many to be read."""
+        return {"shards": {INDEX: self.fingerprint}}
+
     def training_names(self, indices: Sequence[int]) -> list[str]:
         """Numbers: names are in the shards."""
         return [f"number {index}" for index in indices]
