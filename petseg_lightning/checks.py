@@ -219,7 +219,6 @@ RULES: dict[str, Rule] = {
     "callbacks.best_checkpoint.filename": FILE_NAME,
     "callbacks.best_checkpoint.monitor": LOGGED,
     "callbacks.best_checkpoint.mode": MAX_OR_MIN,
-    "callbacks.last_checkpoint.filename": FILE_NAME,
     "callbacks.progress_bar.refresh_rate": whole(0),
     "callbacks.model_summary.max_depth": whole(-1),
     "callbacks.early_stopping.monitor": LOGGED,

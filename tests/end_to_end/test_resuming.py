@@ -1,6 +1,7 @@
 """A training that is interrupted, wherever it is, and goes on as if it had not been."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -188,3 +189,25 @@ def test_a_training_that_diverges_ends_with_its_report(small_overrides, tmp_path
     for path in (tmp_path / "checkpoints").iterdir():
         weights = torch.load(path, weights_only=True)["state_dict"]
         assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("settings", {"config": {}, "found": {"model._target_": "os.system"}, "data": ""}),
+        ("settings", None),
+        ("global_step", "3"),
+        ("callbacks", [1]),
+        ("loops", {"fit_loop": 3}),
+        ("optimizer_states", [{"state": {0: "x"}, "param_groups": 3}]),
+    ],
+)
+def test_a_hostile_checkpoint_is_one_line(trained_run, small_overrides, tmp_path, part, value):
+    path = tmp_path / "last.ckpt"
+    shutil.copyfile(trained_run() / "checkpoints/last.ckpt", path)
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint[part] = value
+    torch.save(checkpoint, path)
+    settings = [*small_overrides, "compute=exact", "trainer.max_epochs=3", f"ckpt_path={path}"]
+    with pytest.raises(InputError, match=r"last\.ckpt (does not hold|is not) what a training (goes|can go) on from"):
+        train(compose("train", settings, output_dir=tmp_path / "run"))
