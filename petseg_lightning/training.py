@@ -129,7 +129,9 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
                 raise
             raise InputError(f"{path} is not what a training can go on from ({error}); give another one") from error
         if ended and all((folder / name).is_file() for name in RESULTS):
-            metrics = json.loads((folder / RESULTS[0]).read_text(encoding="utf-8"))
+            from petseg_lightning.report.run_folder import read_metrics
+
+            metrics = read_metrics(folder)
         else:
             about: dict[str, Any] = {"found": found} if found else {}
             if diverged is not None:

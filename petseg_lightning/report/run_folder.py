@@ -3,10 +3,8 @@
 import math
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ _LARGEST = 2**24  # bytes of metrics.json
 _LARGEST_TABLE = 2**26  # bytes of a table
 _MOST_ROWS, _MOST_COLUMNS = 2**18, 2**11
 _MOST_PICTURES = 100
-_TABLES = 1000  # of curves, one for each interruption
 _TEXT_COLUMNS = ("name", "breed", "species")
 _DRAWN = 1e30  # values of curves beyond it are left out
 _REMEDY = "give the folder of a finished train or evaluate run"
@@ -75,7 +72,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         remedy = _REMEDY
         if (folder / "checkpoints" / "last.ckpt").is_file():
-            remedy = f"its training did not end: go on with ckpt_path={folder}, or {remedy}"
+            remedy = f"its training did not end: petseg train resume={folder} goes on, or {remedy}"
         raise InputError(f"{folder} is no run folder: {path.name} is missing; {remedy}.")
     metrics = _without_nan(read_json(path, _LARGEST, folder))
     if not isinstance(metrics, dict):
@@ -185,22 +182,15 @@ def _read_csv(path: Path, folder: Path) -> pd.DataFrame:
 def _read_epochs(place: Path, folder: Path) -> pd.DataFrame:
     """Lightning's CSVLogger writes a row per logging call; an epoch's value is the mean of what it logged.
 
-    What stands in metrics_<i>.csv is from before the interruptions of a resumed training.
+    A value without a place on a chart is left out.
     """
-    rows = pd.DataFrame()
-    for later in _curves(place, folder):
-        rows = pd.concat([rows[rows["epoch"] < later["epoch"].min()], later]) if len(rows) else later
-    return rows.groupby("epoch").mean(numeric_only=True).rename(lambda epoch: epoch + 1) if len(rows) else rows
-
-
-def _curves(place: Path, folder: Path) -> Iterator[pd.DataFrame]:
-    """The tables of a training, in the order in which they were written; values without a place are left out."""
-    for path in islice([*sorted(place.glob("metrics_*.csv")), *place.glob("metrics.csv")], _TABLES):
-        table = _read_csv(path, folder)
-        if "epoch" not in table or table.empty:
-            continue
-        table = table.select_dtypes("number").astype(np.float64)
-        if "epoch" not in table or not table["epoch"].dropna().between(0, 1e6).all():
-            raise InputError(f"{path}: column epoch must hold whole numbers; {_REMEDY}.")
-        table = table[table["epoch"].notna()]
-        yield table.where(table.abs() < _DRAWN).astype({"epoch": int})
+    path = place / "metrics.csv"
+    table = _read_csv(path, folder) if path.exists() else pd.DataFrame()
+    if "epoch" not in table or table.empty:
+        return pd.DataFrame()
+    table = table.select_dtypes("number").astype(np.float64)
+    if "epoch" not in table or not table["epoch"].dropna().between(0, 1e6).all():
+        raise InputError(f"{path}: column epoch must hold whole numbers; {_REMEDY}.")
+    table = table[table["epoch"].notna()]
+    table = table.where(table.abs() < _DRAWN).astype({"epoch": int})
+    return table.groupby("epoch").mean(numeric_only=True).rename(lambda epoch: epoch + 1)

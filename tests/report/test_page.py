@@ -380,7 +380,9 @@ def test_door_remakes_the_report(run_folder):
 def test_a_training_that_did_not_end_has_no_report_yet(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/last.ckpt").touch()
-    with pytest.raises(InputError, match=rf"its training did not end: go on with ckpt_path={tmp_path}, or give the"):
+    with pytest.raises(
+        InputError, match=rf"its training did not end: petseg train resume={tmp_path} goes on, or give the"
+    ):
         write_report(tmp_path)
 
 
