@@ -6,9 +6,11 @@ tracebacks of those.
 """
 
 import argparse
+import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -32,8 +34,9 @@ from omegaconf.errors import OmegaConfBaseException
 from petseg_lightning.checks import check, check_any
 from petseg_lightning.conf_tree import config_dir, doors, flatten, groups, options, root
 from petseg_lightning.errors import InputError, StoppedError
-from petseg_lightning.failures import HINT, remove_if_unused, report
+from petseg_lightning.failures import HINT, remove_if_unused, report, report_of_thread
 from petseg_lightning.help_text import door_help
+from petseg_lightning.own_folder import OwnFolder
 from petseg_lightning.resume_command import require_harmless, with_settings
 from petseg_lightning.structure import misfits
 from petseg_lightning.suggestions import nearest_key, unknown_door, unknown_key, unknown_option
@@ -301,10 +304,13 @@ def door(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint |
     """
 
     def main() -> None:
+        code = 0
         try:
             code = _enter(name, run, fingerprint)
             sys.stdout.flush()
-        except BrokenPipeError:  # a reader like head, which has seen enough
+        except OSError as error:  # of what is printed
+            if not (code or isinstance(error, BrokenPipeError)):  # of a reader like head, which has seen enough
+                report(error)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         if code:
@@ -315,6 +321,8 @@ def door(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint |
 
 def _enter(name: str, run: Callable[[DictConfig], Any], fingerprint: Fingerprint | None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on, in place of printing them
+    logging.raiseExceptions = False  # else a line of the log that cannot be written becomes a traceback
+    threading.excepthook = report_of_thread
     try:
         arguments = _arguments(name)
         own = arguments.config_dir
@@ -418,7 +426,8 @@ def _run_alone(
         except Exception as error:
             failed = True
             report(error)
-            remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
+            if cfg.get("resume") is None:
+                remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
 
     task.__module__ = f"petseg_lightning.{name}"  # where Hydra takes the name of the job from
     with _folder_errors():
@@ -429,6 +438,10 @@ def _run_alone(
                 hydra_of(name, own_configs).run(name, task, [*with_settings(name, overrides), "hydra.mode=RUN"])
         except (AssertionError, AttributeError, LookupError, RecursionError, TypeError) as error:  # of Hydra itself
             raise InputError(_words_of_hydra(error)) from error
+        except OSError:
+            if OwnFolder.folder is not None:  # half of its configuration may be in it
+                remove_if_unused(OwnFolder.folder)
+            raise
     return int(failed)
 
 

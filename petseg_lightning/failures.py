@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -14,8 +15,9 @@ HINT = "(PETSEG_TRACEBACK=1 shows where)"
 NO_MEMORY = re.compile("can't allocate memory|out of memory")  # torch's words, for a CPU and a GPU
 LONGEST = 4_000  # characters of a line
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose another place"),
+    **dict.fromkeys(FULL, "free some space, or choose another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give yourself access, or choose another place"),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is where a folder is meant, choose another place"),
 }
@@ -39,6 +41,12 @@ def report(error: Exception, job: str = "") -> None:
 def in_one_line(error: Exception) -> str:
     """A user's mistake in its words, a bug with its type."""
     return _users_mistake(error) or f"{type(error).__name__}: {_one_line(str(error))}"
+
+
+def report_of_thread(raised: threading.ExceptHookArgs) -> None:
+    """Say nothing of a full disk that a thread met: whoever waits for the thread raises it again."""
+    if getattr(raised.exc_value, "errno", None) not in FULL or os.environ.get("PETSEG_TRACEBACK") == "1":
+        threading.__excepthook__(raised)
 
 
 def remove_if_unused(output_dir: Path) -> None:

@@ -13,6 +13,7 @@ from stat import S_ISREG
 from typing import Any
 
 from petseg_lightning.errors import InputError
+from petseg_lightning.failures import FULL
 
 _LONGEST_LINE = 2**16  # characters
 UNFINISHED = ".unfinished_"  # how the names of files begin that are being written
@@ -64,6 +65,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        _say_where(error, temporary, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -85,9 +89,18 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rename(stale)
         partial.rename(folder)
+    except OSError as error:
+        _say_where(error, partial, folder)
+        raise
     finally:
         for leftover in (partial, stale):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _say_where(error: OSError, temporary: Path, place: Path) -> None:
+    """Name the place where a full disk is met: a write does not know it, and the temporary one is removed."""
+    if error.errno in FULL and str(error.filename or temporary).startswith(str(temporary)):
+        error.filename = str(place)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -17,9 +17,14 @@ class OwnFolder(Callback):
     A folder that the command names stays as it is: a run may go on in the folder of another.
     """
 
+    folder: Path | None = None  # of the run that starts in this process, and not of one that is resumed
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
-        if named or any(rank in os.environ for rank in RANKS):
+        if any(rank in os.environ for rank in RANKS):
+            return
+        if named:
+            OwnFolder.folder = Path(config.hydra.run.dir)
             return
         if config.get("resume") is not None:
             config.hydra.run.dir = str(Path(config.resume).absolute())
@@ -28,7 +33,8 @@ class OwnFolder(Callback):
         folder = Path(config.hydra.run.dir)
         with suppress(OSError):  # Hydra meets it too, and there it is told
             folder.parent.mkdir(parents=True, exist_ok=True)
-            config.hydra.run.dir = str(_made(folder))
+            OwnFolder.folder = _made(folder)
+            config.hydra.run.dir = str(OwnFolder.folder)
 
 
 def _made(folder: Path) -> Path:

@@ -30,6 +30,7 @@ from petseg_lightning.data.strength import at_strength
 from petseg_lightning.devices import require_accelerator
 from petseg_lightning.environment import describe_environment
 from petseg_lightning.errors import DivergedError, InputError, StoppedError
+from petseg_lightning.failures import FULL
 from petseg_lightning.files import remove_unfinished, replacing, write_json, write_text
 from petseg_lightning.inference.checkpoint import add_to_description, build_network, read_checkpoint
 from petseg_lightning.interruption import stoppable
@@ -67,6 +68,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             return _train(cfg)
         except StoppedError as error:
             error.hint = f"petseg train resume={cfg.paths.output_dir} goes on"
+            raise
+        except OSError as error:
+            if error.errno in FULL and error.filename is None:  # of a library that does not say where
+                error.filename = cfg.paths.output_dir
             raise
 
 

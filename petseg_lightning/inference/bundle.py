@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from petseg_lightning.data.picture_file import read_image
@@ -63,14 +63,12 @@ def write_bundle(folder: Path, module: Segmenter, golden: Image.Image, card: str
         size = module.description["preprocessing"]["image_size"]
         picture = golden.resize((size, size), Image.Resampling.BILINEAR)
         picture.save(partial / GOLDEN_PICTURE)
-        save_file({"logits": golden_logits(module, picture)}, partial / GOLDEN_LOGITS)
+        (partial / GOLDEN_LOGITS).write_bytes(save({"logits": golden_logits(module, picture)}))
         state = {name: tensor.contiguous().clone() for name, tensor in module.network.state_dict().items()}
-        save_file(state, partial / WEIGHTS)
+        (partial / WEIGHTS).write_bytes(save(state))
         content = {"format": FORMAT, **module.description, "colors": class_colours(module.target.class_names)}
         write_json(partial / CONFIG, content)
         write_text(partial / CARD, card)
-        for name in (WEIGHTS, GOLDEN_LOGITS):
-            (partial / name).chmod(0o644)  # safetensors writes for its owner alone
         write_text(partial / SUMS, "".join(f"{_sha256(partial / name)}  {name}\n" for name in HASHED))
 
 

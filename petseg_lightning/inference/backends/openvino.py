@@ -43,7 +43,10 @@ def save(module: Segmenter, path: Path, precision: str = "fp32", images: Iterabl
         calibration = list(images)
         model = nncf.quantize(model, nncf.Dataset(calibration), subset_size=len(calibration))
     model.set_rt_info(contract(module, precision), METADATA)
-    openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+    try:
+        openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be written ({error}): free some space, or choose another out=") from error
 
 
 def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:

@@ -7,6 +7,7 @@ before it comes here with a file.
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def save(
     images: Iterable[np.ndarray] = (),  # noqa: ARG001
 ) -> None:
     """Write a model, on the CPU, as .pt2, in fp32."""
-    torch.export.save(trace(module), path, extra_files={METADATA: contract(module, precision)})
+    content = BytesIO()  # torch ends the process where it cannot write a file
+    torch.export.save(trace(module), content, extra_files={METADATA: contract(module, precision)})
+    path.write_bytes(content.getbuffer())
 
 
 def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:

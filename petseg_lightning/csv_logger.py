@@ -1,0 +1,48 @@
+"""The values of a training as a table on disk."""
+
+import csv
+import shutil
+from itertools import chain
+from pathlib import Path
+
+from lightning.pytorch import loggers
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from petseg_lightning.files import replacing
+
+
+class CSVLogger(loggers.CSVLogger):
+    """Lightning's CSVLogger, whose table is whole at every moment.
+
+    Lightning's own appends to it, and writes all of it again in place when a value has a new name: a full disk or a
+    kill leaves half a line of it, or nothing.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = _Table(self.log_dir)
+        return self._experiment  # type: ignore[return-value]
+
+
+class _Table(ExperimentWriter):
+    def save(self) -> None:
+        """Put the table with the new rows in the place of the one before."""
+        if not self.metrics:
+            return
+        path, rows = Path(self.metrics_file_path), self.metrics
+        keys = sorted({*self.metrics_keys, *chain(*rows)})
+        with replacing(path) as temporary:
+            if keys == self.metrics_keys:
+                shutil.copyfile(path, temporary)
+            elif self.metrics_keys:
+                with path.open(newline="", encoding="utf-8") as file:
+                    rows = [*csv.DictReader(file), *rows]
+            with temporary.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, keys)
+                if keys != self.metrics_keys:
+                    writer.writeheader()
+                writer.writerows(rows)
+        self.metrics_keys, self.metrics = keys, []
