@@ -21,14 +21,14 @@ class OwnFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
+        if config.get("resume") is not None and not named:
+            config.hydra.run.dir = str(Path(config.resume).absolute())
+            config.hydra.output_subdir = None  # the settings there stay until the new ones have been compared with them
+            return
         if any(rank in os.environ for rank in RANKS):
             return
         if named:
             OwnFolder.folder = Path(config.hydra.run.dir)
-            return
-        if config.get("resume") is not None:
-            config.hydra.run.dir = str(Path(config.resume).absolute())
-            config.hydra.output_subdir = None  # the settings there stay until the new ones have been compared with them
             return
         folder = Path(config.hydra.run.dir)
         with suppress(OSError):  # Hydra meets it too, and there it is told

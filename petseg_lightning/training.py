@@ -101,7 +101,7 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
                 "to go on, set trainer.max_epochs to more"
             )
     compute = choose_compute(cfg, module, datamodule, checkpoint)
-    throughput, curves = Throughput(), Curves(folder, step)
+    throughput = Throughput()
     own = [StepSeed(cfg.seed), Divergence(datamodule.training_names), throughput, settings]
     own += [Replay(folder), TemperatureScaling(), EvaluationRecorder()]
     loggers = build_loggers(cfg, step)
@@ -120,7 +120,7 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
             write_text(folder / OVERRIDES.with_name("config.yaml"), OmegaConf.to_yaml(cfg))
         if path is not None and cfg.resume is None:
             _take_along(path.with_name("best.ckpt"), folder / "checkpoints")
-        curves.give_to(loggers)
+        Curves(folder, step).give_to(loggers)
         for name in () if ended else RESULTS:
             (folder / name).unlink(missing_ok=True)  # of fewer epochs
     status, diverged = "failed", None

@@ -44,6 +44,12 @@ def test_a_named_folder_and_that_of_several_processes_are_shared(run_folder, mon
     assert run_folder() == folder
 
 
+def test_a_resumed_run_is_in_its_folder_also_under_slurm(run_folder, tmp_path, monkeypatch):
+    assert run_folder(f"resume={tmp_path}/run") == tmp_path / "run"
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert run_folder(f"resume={tmp_path}/run") == tmp_path / "run"
+
+
 def test_a_place_that_cannot_be_written_is_left_to_hydra(run_folder, tmp_path):
     (tmp_path / "runs").write_text("a file")
     assert run_folder() == tmp_path / "runs" / "2026-01-31_12-00-00"
