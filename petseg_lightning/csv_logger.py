@@ -4,6 +4,7 @@ import csv
 import shutil
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import loggers
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -32,7 +33,8 @@ class _Table(ExperimentWriter):
         """Put the table with the new rows in the place of the one before."""
         if not self.metrics:
             return
-        path, rows = Path(self.metrics_file_path), self.metrics
+        path = Path(self.metrics_file_path)
+        rows: list[dict[str, Any]] = self.metrics
         keys = sorted({*self.metrics_keys, *chain(*rows)})
         with replacing(path) as temporary:
             if keys == self.metrics_keys:

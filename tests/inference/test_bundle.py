@@ -141,7 +141,7 @@ def test_a_failed_export_leaves_the_old_bundle(bundle, make_module, picture, mon
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("petseg_lightning.inference.bundle.save_file", full)
+    monkeypatch.setattr("petseg_lightning.inference.bundle.save", full)
     with pytest.raises(OSError, match="No space"):
         write_bundle(bundle, make_module(seed=3), picture, "")
     assert load_module(bundle).description["temperature"] == 1.5
