@@ -35,16 +35,17 @@ class _Table(ExperimentWriter):
             return
         path = Path(self.metrics_file_path)
         rows: list[dict[str, Any]] = self.metrics
-        keys = sorted({*self.metrics_keys, *chain(*rows)})
+        known = self.metrics_keys if path.is_file() else []
+        keys = sorted({*known, *chain(*rows)})
         with replacing(path) as temporary:
-            if keys == self.metrics_keys:
+            if keys == known:
                 shutil.copyfile(path, temporary)
-            elif self.metrics_keys:
+            elif known:
                 with path.open(newline="", encoding="utf-8") as file:
                     rows = [*csv.DictReader(file), *rows]
             with temporary.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, keys)
-                if keys != self.metrics_keys:
+                if keys != known:
                     writer.writeheader()
                 writer.writerows(rows)
         self.metrics_keys, self.metrics = keys, []
