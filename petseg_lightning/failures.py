@@ -72,7 +72,7 @@ def _users_mistake(error: Exception) -> str | None:
     if not isinstance(error, OSError):
         return None
     if error.errno in ADVICE:
-        place = f" ({error.filename})" if error.filename else ""
+        place = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         return f"{error.strerror}{place}: {ADVICE[error.errno]} {HINT}"
     return f"{_one_line(text)} {HINT}"
 

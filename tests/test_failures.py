@@ -70,6 +70,10 @@ def test_a_folder_is_only_removed_where_nothing_but_its_config_is_in_it(tmp_path
             "No space left on device: free some space, or",
         ),
         (
+            OSError(errno.ENOSPC, "No space left on device", b"a/b"),
+            "No space left on device (a/b): free some space, or",
+        ),
+        (
             OSError(errno.EACCES, "Permission denied", "a/b"),
             "Permission denied (a/b): give yourself access, or",
         ),

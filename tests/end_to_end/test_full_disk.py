@@ -22,12 +22,13 @@ STAGES = {  # what is opened, for which time the disk is then full, and the byte
     "drawing": (r"pets/.*/images/", 10, 0),
     "decoding": (r"/images\.npy", 1, 20480),
     "events": (r"events\.out", 1, 0),
-    "first_checkpoint": (r"checkpoints/\.unfinished", 1, 40960),
-    "best_checkpoint": (r"checkpoints/\.unfinished", 2, 0),
-    "checkpoint": (r"checkpoints/\.unfinished", 5, 40960),
+    "first_checkpoint": (r"checkpoints/\.unfinished_.*ckpt", 1, 40960),
+    "best_checkpoint": (r"checkpoints/\.unfinished_.*ckpt", 2, 0),
+    "checkpoint": (r"checkpoints/\.unfinished_.*ckpt", 5, 40960),
+    "replay": (r"checkpoints/\.unfinished_.*json", 1, 0),
     "csv": (r"csv/\.unfinished", 3, 0),
     "last_csv": (r"csv/\.unfinished", 6, 0),
-    "forecast": (r"checkpoints/\.unfinished", 9, 0),
+    "forecast": (r"checkpoints/\.unfinished_.*ckpt", 9, 0),
     "per_image": (r"run/\.unfinished_.*csv", 2, 0),
     "picture": (r"pictures/\.unfinished", 3, 0),
     "metrics": (r"run/\.unfinished_.*json", 1, 8192),
@@ -101,6 +102,7 @@ def test_a_full_disk_costs_nothing_that_was_trained(own_disk, small_overrides, t
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: ")
     assert "No space left on device" in done.stderr
+    assert name == "settings" or str(disk) in done.stderr  # Hydra does not say where
     left = [path.name for path in kept.rglob("*")]
     assert not [one for one in left if one.startswith(".unfinished_") or one.endswith((".partial", ".stale"))]
     run = kept / "run"
