@@ -11,7 +11,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from petseg_lightning.conf_tree import shown
-from petseg_lightning.config import plain
 from petseg_lightning.effect import effective_values, is_below
 from petseg_lightning.errors import InputError
 from petseg_lightning.inference.checkpoint import read_checkpoint
@@ -26,7 +25,7 @@ MAY_CHANGE = ("trainer.max_epochs", "trainer.accelerator", "trainer.devices", "t
 
 def effective_settings(cfg: DictConfig) -> dict[str, Any]:
     """The values of a training's config that its result depends on, resolved, by dotted key."""
-    return effective_values(OmegaConf.create(plain(cfg)))
+    return effective_values(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)))
 
 
 class Settings(Callback):

@@ -83,7 +83,7 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
     step, ended, found = 0, False, {}
     if checkpoint is not None:
         step, ended = checkpoint["global_step"], has_ended(checkpoint, cfg.trainer.max_epochs)
-        found = checkpoint.get(SETTINGS, {}).get("found", {})  # at the beginning of the training, which goes on with it
+        found = checkpoint[SETTINGS]["found"]  # at the beginning of the training, which goes on with it
         for key, value in found.items():
             OmegaConf.update(cfg, key, value)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -114,25 +114,11 @@ def _train(cfg: DictConfig) -> dict[str, Any]:
         default_root_dir=folder,
     )
     if trainer.is_global_zero:
-        remove_unfinished(folder)
-        if cfg.resume is not None and overrides():
-            write_text(folder / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides())))
-            write_text(folder / OVERRIDES.with_name("config.yaml"), OmegaConf.to_yaml(cfg))
-        if path is not None and cfg.resume is None:
-            _take_along(path.with_name("best.ckpt"), folder / "checkpoints")
+        _make_ready(cfg, folder, path, ended)
         Curves(folder, step).give_to(loggers)
-        for name in () if ended else RESULTS:
-            (folder / name).unlink(missing_ok=True)  # of fewer epochs
-    status, diverged = "failed", None
+    status = "failed"
     try:
-        try:
-            trainer.fit(module, datamodule, ckpt_path=path, weights_only=True)
-        except DivergedError as error:
-            diverged = error
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            if path is None or settings.restored or isinstance(error, InputError):
-                raise
-            raise InputError(f"{path} is not what a training can go on from ({error}); give another one") from error
+        diverged = _fit(trainer, module, datamodule, path, settings)
         if ended and all((folder / name).is_file() for name in RESULTS):
             from petseg_lightning.report.run_folder import read_metrics
 
@@ -176,11 +162,36 @@ def _checkpoint(cfg: DictConfig) -> tuple[Path, dict[str, Any]] | tuple[None, No
         return None, None
 
 
-def _take_along(best: Path, folder: Path) -> None:
-    """Copy the best checkpoint so far into the folder in which its training goes on."""
-    if best.is_file():
-        with replacing(folder / best.name) as temporary:
+def _make_ready(cfg: DictConfig, folder: Path, path: Path | None, ended: bool) -> None:
+    """Leave in a run folder what the training that goes on in it needs, and nothing that it makes untrue."""
+    remove_unfinished(folder)
+    if cfg.resume is not None and overrides():
+        write_text(folder / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(overrides())))
+        write_text(folder / OVERRIDES.with_name("config.yaml"), OmegaConf.to_yaml(cfg))
+    if cfg.resume is None and path is not None and (best := path.with_name("best.ckpt")).is_file():
+        with replacing(folder / "checkpoints" / best.name) as temporary:
             shutil.copyfile(best, temporary)
+    for name in () if ended else RESULTS:
+        (folder / name).unlink(missing_ok=True)  # of fewer epochs
+
+
+def _fit(
+    trainer: Trainer,
+    module: SegmentationModule,
+    datamodule: SegmentationDataModule,
+    path: Path | None,
+    settings: Settings,
+) -> DivergedError | None:
+    """Train, from the checkpoint at `path` if there is one. Returns the error of a training that diverged."""
+    try:
+        trainer.fit(module, datamodule, ckpt_path=path, weights_only=True)
+    except DivergedError as error:
+        return error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if path is None or settings.restored or isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not what a training can go on from ({error}); give another one") from error
+    return None
 
 
 def _test(
@@ -198,6 +209,8 @@ def _test(
     from petseg_lightning.evaluation import evaluate  # with pandas, which no first step waits for
 
     folder, best = Path(cfg.paths.output_dir), _best_path(trainer)
+    # the test loads the state that all callbacks had in the best checkpoint
+    speed = {"train_seconds": round(throughput.seconds, 1), "images_per_second": throughput.median}
     path = None if cfg.trainer.fast_dev_run else str(best or folder / "checkpoints" / LAST)
     evaluation = evaluate(trainer, module, datamodule, ("test", "train", "val"), ckpt_path=path, confident=("val",))
     if not trainer.is_global_zero:
@@ -209,8 +222,7 @@ def _test(
             "epochs": trainer.current_epoch,
             "best_epoch": _best_epoch(trainer),
             "parameters": sum(p.numel() for p in module.network.parameters()),
-            "train_seconds": round(throughput.seconds, 1),
-            "images_per_second": throughput.median,
+            **speed,
             **about,
         },
     )

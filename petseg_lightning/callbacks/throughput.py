@@ -17,7 +17,8 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self.rates: list[float] = []
-        self._seconds_before, self._began = 0.0, perf_counter()
+        self._seconds_before = 0.0
+        self._began: float | None = None  # while it trains
 
     def state_dict(self) -> dict[str, Any]:
         return {"rates": self.rates, "seconds": self.seconds}
@@ -27,8 +28,8 @@ class Throughput(Callback):
 
     @property
     def seconds(self) -> float:
-        """Since the training began, until it ended or now."""
-        return self._seconds_before + perf_counter() - self._began
+        """Of the training so far."""
+        return self._seconds_before + (0 if self._began is None else perf_counter() - self._began)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = perf_counter()
@@ -39,7 +40,7 @@ class Throughput(Callback):
         self._start = perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        self._seconds_before, self._began = self.seconds, perf_counter()
+        self._seconds_before, self._began = self.seconds, None
 
     def on_train_batch_end(
         self,

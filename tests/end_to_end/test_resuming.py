@@ -108,6 +108,8 @@ def test_ends_where_the_undisturbed_one_ends(settings, tmp_path, name):
         kept = one[columns].dropna().reset_index(drop=True)
         pd.testing.assert_frame_equal(kept, other[columns].dropna().reset_index(drop=True))
         assert not list(folder.rglob(".unfinished_*"))
+        last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+        assert resumed["train_seconds"] == round(last["callbacks"]["Throughput"]["seconds"], 1)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
