@@ -19,7 +19,17 @@ MODULES = {
 DOORS = {"train", "evaluate", "predict", "export", "compare", "audit", "benchmark", "app", "shard", "report.__main__"}
 TOP = DOORS | {"config", "cli", "own_folder", "sweeping"}  # what speaks to Hydra
 # what doors run: heavy, given a config, without Hydra
-BODIES = {"training", "scoring", "certifying", "benchmarking", "sharding", "comparing", "predicting", "exporting", "serving"}
+BODIES = {
+    "training",
+    "scoring",
+    "certifying",
+    "benchmarking",
+    "sharding",
+    "comparing",
+    "predicting",
+    "exporting",
+    "serving",
+}
 PURE = {"models", "losses", "metrics"}
 HEAVY = {"torch", "torchvision", "torchmetrics", "lightning", "albumentations"}  # seconds to import
 
