@@ -155,7 +155,7 @@ def test_ranks_share_a_split(tiny_pets):
     seen: dict[str, list[int]] = {"train": [], "test": []}
     for rank in range(3):
         datamodule = pets(root)
-        datamodule.trainer = SimpleNamespace(global_rank=rank, world_size=3)
+        datamodule.trainer = SimpleNamespace(global_rank=rank, world_size=3, training=False)
         seen["train"] += [i for batch in datamodule.train_dataloader() for i in batch["index"].tolist()]
         seen["test"] += [i for batch in datamodule.evaluation_dataloader("test") for i in batch["index"].tolist()]
     assert sorted(seen["train"]) == list(range(18))

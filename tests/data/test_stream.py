@@ -47,7 +47,8 @@ def shards(tiny_pets, tmp_path):
 def stream(root: Path | str, rank: int = 0, world_size: int = 1, **options) -> StreamDataModule:
     datamodule = StreamDataModule(root, **{**OPTIONS, **options})
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    datamodule.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)  # type: ignore[assignment]
+    parts = {"global_rank": rank, "world_size": world_size, "strategy": strategy, "training": False}
+    datamodule.trainer = SimpleNamespace(**parts)  # type: ignore[assignment]
     return datamodule
 
 

@@ -175,11 +175,10 @@ def test_a_test_is_of_the_averages(averaged, own):
 @pytest.mark.parametrize("own", [EMA, SWA])
 @pytest.mark.parametrize("killed", [1, 3])
 def test_a_resumed_training_has_the_averages_of_the_undisturbed_one(averaged, fit_tiny, tmp_path, own, killed):
-    fit_tiny(tmp_path / "killed", *own, epochs=EPOCHS, killed=killed)
-    last = tmp_path / "killed/checkpoints/last.ckpt"
-    fit_tiny(tmp_path / "resumed", *own, epochs=EPOCHS, resume=last)
+    fit_tiny(tmp_path, *own, epochs=EPOCHS, killed=killed)
+    fit_tiny(tmp_path, *own, epochs=EPOCHS, resume=tmp_path / "checkpoints/last.ckpt")
     for name in ("last", "best"):
-        whole, resumed = (checkpoint(folder, name) for folder in (averaged(own)[0], tmp_path / "resumed"))
+        whole, resumed = (checkpoint(folder, name) for folder in (averaged(own)[0], tmp_path))
         for key in ("state_dict", "current_model_state", "averaging_state"):
             assert_same(resumed[key], whole[key])
 
