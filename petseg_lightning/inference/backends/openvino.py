@@ -1,6 +1,7 @@
 """OpenVINO's intermediate representation: a .xml of the graph beside a .bin of the weights."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,18 +50,25 @@ def save(module: Segmenter, path: Path, precision: str = "fp32", images: Iterabl
         raise InputError(f"{path} cannot be written ({error}): free some space, or choose another out=") from error
 
 
+@cache
+def _core() -> Any:
+    """The only one of this process: with one that ends goes a stack on which later signals are handled: a crash."""
+    import openvino
+
+    return openvino.Core()
+
+
 def load(path: Path, device: torch.device) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
     """The function of a model on the CPU, uint8 images (B,3,H,W) -> logits (B,K,H,W), and its description.
 
     Raises:
         InputError: not a file of this package, or another device than the CPU.
     """
-    import openvino
 
     if device.type != "cpu":
         raise InputError(f"device={device} does not go with OpenVINO here; give device=cpu")
     weights, graph = path.with_suffix(".bin"), read_bytes(path, _LARGEST_GRAPH)
-    core = openvino.Core()
+    core = _core()
     try:
         open_regular(weights).close()
         model = core.read_model(path, weights)
