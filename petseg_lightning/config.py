@@ -204,9 +204,10 @@ def _load(door: str, overrides: Sequence[str], own_configs: str | None = None) -
 
 
 def _choices(door: str, overrides: Sequence[str]) -> list[str]:
-    """Those overrides that choose an option of a group."""
+    """Those overrides that choose an option of a group, and where further ones are."""
+    known = {*groups(door), "hydra.searchpath"}
     parsed, _ = _parse(door, overrides)
-    return [str(one.input_line) for one in parsed if one.key_or_group in groups(door) and not one.is_delete()]
+    return [str(one.input_line) for one in parsed if one.key_or_group in known and not one.is_delete()]
 
 
 def _explain(door: str, overrides: Sequence[str], error: Exception) -> str:

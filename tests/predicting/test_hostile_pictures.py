@@ -13,6 +13,12 @@ from hostile_pictures import ENDLESS_PROGRAM, exif, jpeg_of_exif, write_hostile_
 from PIL import Image
 
 MOST = 2 * 2**20  # KiB of memory, in all
+WATCH = """
+import pathlib, resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+pathlib.Path(sys.argv[1]).write_text(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""  # a small process, as the peak of a new one begins with that of the one that starts it
 
 
 @pytest.fixture
@@ -40,11 +46,11 @@ def start(tmp_path, make_checkpoint):
             "COLUMNS": "500",
         }
         with (tmp_path / "printed").open("wb") as printed:
-            process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+            watched = [sys.executable, "-c", WATCH, str(tmp_path / "peak"), *command]
+            code = subprocess.run(watched, stdout=printed, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path)
         assert not (tmp_path / "started").exists()
-        return process.returncode, (tmp_path / "printed").read_text(errors="surrogateescape"), usage.ru_maxrss
+        text = (tmp_path / "printed").read_text(errors="surrogateescape")
+        return code.returncode, text, int((tmp_path / "peak").read_text())
 
     return run
 
