@@ -14,6 +14,7 @@ IGNORED_WARNINGS = (
     r"The dirpath has changed from",  # a resumed run writes into its own folder
     r"Precision \S+ is not supported by the model summary",  # its size in MB is that of 32 bits
     r"Found \d+ module\(s\) in eval mode",  # a frozen encoder
+    r"Be aware that when using `ckpt_path`, callbacks",  # a run that is certified leaves out what does not train
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader goes on where it was
     r"The '\w+' does not have many workers",  # with decoded pictures in memory, workers only cost
 )
